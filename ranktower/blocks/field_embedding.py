@@ -1,0 +1,87 @@
+"""Embedding layer of one side: every field to a dense vector, all of them concatenated (paper §3.2, equations 1, 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class SideFeatures(NamedTuple):
+    """Encoded features of ``n`` users or items, as the towers take them.
+
+    Attributes:
+        codes: int64 ``[n, F]``, one index a single-valued field; 0 is out-of-vocabulary.
+        bag_values: one int64 ``[n, T_f]`` a multi-valued field.
+        bag_lengths: one int64 ``[n]`` a multi-valued field; slots at or after the length are padding.
+    """
+
+    codes: Tensor
+    bag_values: tuple[Tensor, ...] = ()
+    bag_lengths: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class FieldSizes:
+    """Number of indices of every field of one side, out-of-vocabulary included.
+
+    Attributes:
+        single: single-valued fields in the order of ``SideFeatures.codes``.
+        bags: multi-valued fields in the order of ``SideFeatures.bag_values``.
+    """
+
+    single: Mapping[str, int]
+    bags: Mapping[str, int]
+
+    @property
+    def output_width(self) -> int:
+        """Width of the concatenated embeddings."""
+        return sum(embedding_width(size) for size in (*self.single.values(), *self.bags.values()))
+
+
+def embedding_width(cardinality: int) -> int:
+    """``max(floor(log2(cardinality)), 16)`` (paper §5.1.4).
+
+    Args:
+        cardinality: number of indices of the field, at least 1.
+    """
+    return max(cardinality.bit_length() - 1, 16)
+
+
+class FieldEmbedding(nn.Module):
+    """Concatenated field embeddings ``X`` (paper equations 1 and 2); a multi-valued field is a mean-pooled bag.
+
+    An empty bag gives zeros: an item without tags says nothing, which is not the same as an unknown tag.
+    """
+
+    def __init__(self, sizes: FieldSizes) -> None:
+        super().__init__()
+        self.single = nn.ModuleList(_table(size) for size in sizes.single.values())
+        self.bags = nn.ModuleList(_table(size) for size in sizes.bags.values())
+        self.output_width = sizes.output_width
+
+    def forward(self, features: SideFeatures) -> Tensor:
+        """``SideFeatures`` of ``n`` rows to ``[n, sum of the fields' widths]``."""
+        parts = [table(features.codes[:, column]) for column, table in enumerate(self.single)]
+        for table, values, lengths in zip(self.bags, features.bag_values, features.bag_lengths, strict=True):
+            parts.append(_masked_mean(table(values), lengths))
+        return torch.cat(parts, dim=-1)
+
+
+def _table(size: int) -> nn.Embedding:
+    width = embedding_width(size)
+    table = nn.Embedding(size, width)
+    # torch's default of N(0, 1) drowns the network that follows; this keeps each field's vector at unit length.
+    nn.init.normal_(table.weight, std=width**-0.5)
+    return table
+
+
+def _masked_mean(embedded: Tensor, lengths: Tensor) -> Tensor:
+    """Mean of the first ``lengths`` of ``[n, T, W]`` along T, zeros where the length is 0."""
+    positions = torch.arange(embedded.shape[1], device=embedded.device)
+    valid = (positions < lengths.unsqueeze(1)).unsqueeze(-1)
+    total = torch.where(valid, embedded, torch.zeros_like(embedded)).sum(dim=1)
+    return total / lengths.clamp_min(1).unsqueeze(1).to(embedded.dtype)

@@ -1,0 +1,40 @@
+"""Maximum Similarity Layer (paper §3.5, equation 13)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+# Added to a squared norm, so that the cosine of a zero vector is 0 with a finite gradient. After LayerNorm a squared
+# norm is about D, so the cosine moves by less than the rounding of float32.
+EPSILON = 1e-12
+
+
+class MaximumSimilarity(nn.Module):
+    """``s = sum_p max_q cos(E'_u[p], E'_i[q]) / tau``; tau is learned as its logarithm, so it stays positive."""
+
+    def __init__(self, *, initial_tau: float = 0.25) -> None:
+        super().__init__()
+        self.log_tau = nn.Parameter(torch.tensor(math.log(initial_tau)))
+
+    @property
+    def tau(self) -> Tensor:
+        """The temperature, a positive scalar."""
+        return self.log_tau.exp()
+
+    def forward(self, users: Tensor, items: Tensor) -> Tensor:
+        """``E'_u [..., Hu, D]`` and ``E'_i [..., Hi, D]`` to logits ``[...]``."""
+        similarity = unit_length(users) @ unit_length(items).transpose(-1, -2)
+        return similarity.amax(dim=-1).sum(dim=-1) / self.tau
+
+
+def unit_length(vectors: Tensor) -> Tensor:
+    """Vectors along the last axis scaled to length 1; a zero vector stays zero."""
+    return vectors * torch.rsqrt((vectors * vectors).sum(dim=-1, keepdim=True) + EPSILON)
+
+
+def cosine(left: Tensor, right: Tensor) -> Tensor:
+    """Cosine along the last axis; 0 where either vector is zero."""
+    return (unit_length(left) * unit_length(right)).sum(dim=-1)

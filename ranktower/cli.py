@@ -1,0 +1,54 @@
+"""The ``ranktower`` command: finds the sub-command among the installed entry points and loads only that one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
+
+from ranktower import __version__
+from ranktower.errors import RankTowerError
+
+GROUP = "ranktower.commands"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command and return its exit status: 0 done, 1 interrupted, 2 the user can mend it.
+
+    Args:
+        argv: arguments after the program's name; ``sys.argv[1:]`` by default.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    commands = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        sys.stdout.write(_usage(sorted(commands)))
+        return 0
+    if arguments[0] == "--version":
+        sys.stdout.write(f"ranktower {__version__}\n")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in commands:
+        sys.stderr.write(f"ranktower: unknown command {name!r}; one of: {', '.join(sorted(commands))}\n")
+        return 2
+    try:
+        command: Callable[[Sequence[str]], int | None] = commands[name].load()
+    except ModuleNotFoundError as error:
+        program = commands[name].module.split(".")[0]
+        extra = {"model_export": "export"}.get(program, program)
+        sys.stderr.write(
+            f"ranktower {name}: the package {error.name!r} is not installed; pip install 'ranktower[{extra}]'\n"
+        )
+        return 2
+    try:
+        return command(rest) or 0
+    except RankTowerError as error:
+        sys.stderr.write(f"ranktower {name}: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\nranktower {name}: interrupted; run it again to go on\n")
+        return 130
+
+
+def _usage(names: Sequence[str]) -> str:
+    lines = "\n".join(f"  ranktower {name} --help" for name in names)
+    return f"ranktower {__version__}: an open pre-ranking system\n\nCommands:\n{lines}\n"

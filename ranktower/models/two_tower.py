@@ -1,0 +1,56 @@
+"""Two-Tower (DSSM, Huang et al. 2013; for retrieval Covington et al. 2016): one vector a side, cosine over tau."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from ranktower.blocks import FieldEmbedding, FieldSizes, MultiLayerPerceptron, SideFeatures
+from ranktower.blocks.maximum_similarity import unit_length
+from ranktower.models.pre_ranker import PreRanker, Rows
+
+
+class TwoTowerConfig(BaseModel):
+    """Shape of a two-tower model.
+
+    Attributes:
+        width: size of each side's vector.
+        hidden: widths of the hidden layers of both towers.
+        initial_tau: temperature of the cosine before training.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: int = Field(default=64, ge=1)
+    hidden: tuple[int, ...] = (128,)
+    initial_tau: float = Field(default=0.1, gt=0)
+
+
+class TwoTower(PreRanker):
+    """``s = cos(MLP(X_u), MLP(X_i)) / tau``; a row is one unit vector, so retrieval is an inner product."""
+
+    def __init__(self, config: TwoTowerConfig, users: FieldSizes, items: FieldSizes) -> None:
+        super().__init__()
+        self.config = config
+        self.user_tower = _tower(users, config)
+        self.item_tower = _tower(items, config)
+        self.log_tau = nn.Parameter(torch.tensor(math.log(config.initial_tau)))
+
+    def encode_users(self, features: SideFeatures) -> Rows:
+        """Features of n users to unit vectors ``[n, width]``."""
+        return (unit_length(self.user_tower(features)),)
+
+    def encode_items(self, features: SideFeatures) -> Rows:
+        """Features of n items to unit vectors ``[n, width]``."""
+        return (unit_length(self.item_tower(features)),)
+
+    def score_pairs(self, users: Rows, items: Rows) -> Tensor:
+        """Vectors ``[B, width]`` and ``[B, L, width]`` to logits ``[B, L]``."""
+        return (items[0] @ users[0].unsqueeze(-1)).squeeze(-1) / self.log_tau.exp()
+
+
+def _tower(sizes: FieldSizes, config: TwoTowerConfig) -> nn.Sequential:
+    return nn.Sequential(FieldEmbedding(sizes), MultiLayerPerceptron(sizes.output_width, config.hidden, config.width))

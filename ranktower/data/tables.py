@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import polars as pl
@@ -79,13 +80,13 @@ def staged_folder(folder: Path, *, owned: Iterable[str]) -> Iterator[Path]:
 
     Args:
         folder: where the result goes; an older result there is replaced.
-        owned: names that an older result may hold. Anything else there is somebody's, and is not deleted.
+        owned: patterns of the names an older result may hold. Anything else there is somebody's, and is not deleted.
 
     Raises:
         DataError: ``folder`` is a file, or holds a name that is not owned.
     """
     folder = Path(os.path.abspath(folder))
-    _refuse_foreign(folder, frozenset(owned))
+    _refuse_foreign(folder, tuple(owned))
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = folder.with_name(f".{folder.name}.staging-{os.getpid()}")
     replaced = folder.with_name(f".{folder.name}.replaced-{os.getpid()}")
@@ -103,12 +104,13 @@ def staged_folder(folder: Path, *, owned: Iterable[str]) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _refuse_foreign(folder: Path, owned: frozenset[str]) -> None:
+def _refuse_foreign(folder: Path, owned: tuple[str, ...]) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
         raise DataError("is a file, not a folder to write into", file=folder)
-    foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in owned)
+    names = sorted(entry.name for entry in folder.iterdir())
+    foreign = [name for name in names if not any(fnmatchcase(name, pattern) for pattern in owned)]
     if foreign:
         raise DataError(f"will not replace this folder: it also holds {foreign[0]!r}", file=folder)
 

@@ -29,7 +29,8 @@ class EmbeddingStore(Protocol):
         """The rows of ``ids`` in one round trip; 12 and "12" are the same id, and an id may stand there twice.
 
         Raises:
-            StoreUnavailableError: no answer within ``timeout_s`` seconds, no connection, refused, or no sensible answer.
+            StoreUnavailableError: no answer within ``timeout_s`` seconds, no connection, refused, or no
+                sensible answer.
         """
         ...
 

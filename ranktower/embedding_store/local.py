@@ -1,0 +1,142 @@
+"""The embedded store: tables that lie in the release, memory-mapped and shared by all processes of a machine.
+
+A table is a folder with ``ids.npy`` (the sorted ids) and ``rows.bin`` (the rows in the same order, nothing else).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranktower.embedding_store.codec import RowLayout, Rows, Side
+from ranktower.embedding_store.durable import write_file
+from ranktower.embedding_store.ids import IdIndex
+from ranktower.errors import ReleaseError
+from ranktower.release import FALLBACK_USER, TABLES, Manifest
+
+IDS_FILE = "ids.npy"
+ROWS_FILE = "rows.bin"
+
+
+class LocalTable:
+    """One side's table, read-only. Opening reads two headers, whatever the number of rows."""
+
+    def __init__(self, folder: Path, layout: RowLayout) -> None:
+        """Map ``ids.npy`` and ``rows.bin`` of ``folder``; ReleaseError if they cannot be a table of this layout."""
+        self.layout = layout
+        self._rows = _map_rows(folder / ROWS_FILE, layout.row_size)
+        keys = _map_keys(folder / IDS_FILE)
+        if len(keys) != len(self._rows):
+            raise ReleaseError(f"{folder}: {len(keys)} ids in {IDS_FILE}, {len(self._rows)} rows in {ROWS_FILE}")
+        self._index = IdIndex(keys)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self._rows)
+
+    def fetch(self, ids: Sequence[object]) -> Rows:
+        """The rows of ``ids``; see ``ranktower.embedding_store.ids`` for which ids are the same."""
+        positions, present = self._index.find(ids)
+        return self.layout.reject(self._rows.take(positions, axis=0), present, num_stored=len(positions))
+
+    def find(self, ids: Sequence[object]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Row numbers of the ids found [k], and which were found [n]."""
+        return self._index.find(ids)
+
+    def rows_at(self, positions: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """Rows ``[k, row_size]`` by row number, as the retrieval index gives them; tags unchecked."""
+        return self._rows.take(positions, axis=0)
+
+    def ids_at(self, positions: NDArray[np.integer] | slice) -> list[str]:
+        """Canonical ids by row number."""
+        return self._index.texts(positions)
+
+    def batches(self, batch_size: int, start: int = 0) -> Iterator[tuple[list[str], NDArray[np.uint8]]]:
+        """Ids and rows ``[<= batch_size, row_size]``, in the table's order, from row ``start`` on."""
+        for first in range(start, len(self), batch_size):
+            part = slice(first, min(first + batch_size, len(self)))
+            yield self._index.texts(part), self._rows[part]
+
+
+class LocalStore:
+    """The tables of one release as an ``EmbeddingStore``; nothing in it ever waits."""
+
+    def __init__(self, release_dir: Path, manifest: Manifest) -> None:
+        """Open the tables the manifest lists; a side without one has every id missing.
+
+        Raises:
+            ReleaseError: a table does not fit the manifest.
+        """
+        self.tables: dict[Side, LocalTable] = {}
+        for side, name in TABLES.items():
+            if not manifest.has_table(side):
+                continue
+            table = LocalTable(release_dir / name, manifest.layout(side))
+            if len(table) != manifest.num_rows(side):
+                raise ReleaseError(f"{release_dir / name}: {len(table)} rows, manifest says {manifest.num_rows(side)}")
+            self.tables[side] = table
+        self._layouts: dict[Side, RowLayout] = {side: manifest.layout(side) for side in TABLES}
+
+    async def fetch(self, side: Side, ids: Sequence[str | int], *, timeout_s: float) -> Rows:
+        """The rows of ``ids``; ``timeout_s`` is not needed, for nothing is waited for."""
+        if side not in self.tables:
+            nothing = np.empty((0, self._layouts[side].row_size), dtype=np.uint8)
+            return Rows(raw=nothing, present=np.zeros(len(ids), dtype=np.bool_))
+        return self.tables[side].fetch(ids)
+
+    async def ping(self) -> None:
+        """Always well: an open mapping does not go away."""
+
+    async def close(self) -> None:
+        """Let go of the mappings; the system unmaps each once the last array on it is gone."""
+        self.tables = {}
+
+
+def write_fallback_user(folder: Path, layout: RowLayout, arrays: Mapping[str, NDArray[np.floating]]) -> None:
+    """Store the row for users nothing is known of; the five arrays are ``[1, Hu, D or A]``."""
+    raw = layout.encode(arrays)
+    if len(raw) != 1:
+        raise ValueError(f"arrays: {len(raw)} rows, the fallback user is one")
+    write_file(folder / FALLBACK_USER, raw.tobytes())
+
+
+def read_fallback_user(folder: Path, manifest: Manifest) -> NDArray[np.uint8] | None:
+    """The fallback user's row ``[1, row_size]``, None if the release has none; ReleaseError if it is no row."""
+    if not manifest.fallback_user:
+        return None
+    path = folder / FALLBACK_USER
+    try:
+        rows = manifest.layout("user").decode_values([path.read_bytes()])
+    except OSError as error:
+        raise ReleaseError(f"{path}: cannot be read: {error.strerror}") from error
+    if rows.num_rejected:
+        raise ReleaseError(f"{path}: not a user row of release {manifest.release}")
+    return rows.raw
+
+
+def _map_rows(path: Path, row_size: int) -> NDArray[np.uint8]:
+    try:
+        size_bytes = path.stat().st_size
+        if size_bytes % row_size:
+            raise ReleaseError(f"{path}: {size_bytes} bytes are not whole rows of {row_size} bytes")
+        if not size_bytes:  # an empty file cannot be mapped
+            return np.empty((0, row_size), dtype=np.uint8)
+        mapped = np.memmap(path, dtype=np.uint8, mode="r", shape=(size_bytes // row_size, row_size))
+    except OSError as error:
+        raise ReleaseError(f"{path}: cannot be read: {error.strerror}") from error
+    return mapped.view(np.ndarray)
+
+
+def _map_keys(path: Path) -> NDArray[np.generic]:
+    try:
+        keys: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise ReleaseError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ReleaseError(f"{path}: not a NumPy file: {error}") from error
+    if keys.ndim != 1 or (keys.dtype != np.dtype("<i8") and keys.dtype.kind != "S"):
+        raise ReleaseError(f"{path}: dtype {keys.dtype.str}, {keys.ndim} axes; expected int64 or S<width> and one axis")
+    return keys

@@ -1,0 +1,250 @@
+"""Rows in Redis: ``ranktower:<model>:<release>:u:<id>`` and ``:i:<id>``. The keys are specified in ``docs/formats.md``.
+
+A release is complete in Redis once its manifest key exists; the writer sets that key last of all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranktower.embedding_store.codec import Rows, Side
+from ranktower.embedding_store.ids import MAX_ID_BYTES, encode_ids
+from ranktower.embedding_store.local import LocalTable
+from ranktower.embedding_store.redis_client import RedisOptions, open_reader, open_sync_client, store_errors
+from ranktower.errors import ReleaseError
+from ranktower.registry import Pointer
+from ranktower.release import Manifest, check_model_name, check_release_id, parse_manifest
+
+_SIDE_LETTERS: dict[Side, str] = {"user": "u", "item": "i"}
+_UNLINK_BATCH = 1000
+
+
+def row_key_prefix(model: str, release: str, side: Side) -> bytes:
+    """What comes before the id in the key of a row."""
+    return f"{_release_prefix(model, release)}{_SIDE_LETTERS[side]}:".encode()
+
+
+def manifest_key(model: str, release: str) -> str:
+    """The key that says that the release is complete."""
+    return f"{_release_prefix(model, release)}manifest"
+
+
+def pointer_key(model: str) -> str:
+    """The key of the pointer to the release that is served."""
+    return f"ranktower:{check_model_name(model)}:current"
+
+
+def _release_prefix(model: str, release: str) -> str:
+    return f"ranktower:{check_model_name(model)}:{check_release_id(release)}:"
+
+
+class RedisStore:
+    """The rows of one release in Redis, as an ``EmbeddingStore``."""
+
+    def __init__(self, options: RedisOptions, manifest: Manifest) -> None:
+        """Nothing is connected before the first call, so a Redis that is down is an error of that call.
+
+        Raises:
+            ConfigError: the URL is none.
+        """
+        self._options = options
+        self._layouts = {side: manifest.layout(side) for side in _SIDE_LETTERS}
+        self._prefixes = {side: row_key_prefix(manifest.model, manifest.release, side) for side in _SIDE_LETTERS}
+        self._manifest_key = manifest_key(manifest.model, manifest.release).encode()
+        options.connection_options()
+        self._reader = open_reader(options)
+
+    async def fetch(self, side: Side, ids: Sequence[str | int], *, timeout_s: float) -> Rows:
+        """The rows of ``ids`` in one round trip (one to each node of a cluster, at the same time)."""
+        prefix = self._prefixes[side]
+        encoded = encode_ids(ids)
+        keys = [prefix + one for one in encoded if 0 < len(one) <= MAX_ID_BYTES]
+        values = await self._get(keys, timeout_s) if keys else []
+        if len(keys) < len(encoded):
+            answers = iter(values)
+            values = [next(answers) if 0 < len(one) <= MAX_ID_BYTES else None for one in encoded]
+        return self._layouts[side].decode_values(values)
+
+    async def is_complete(self) -> bool:
+        """Whether the whole release has been written."""
+        return (await self._get([self._manifest_key], self._options.timeout_s))[0] is not None
+
+    async def ping(self) -> None:
+        """Return if the server answers, on a cluster every master; StoreUnavailableError if not."""
+        with store_errors(self._options):
+            async with asyncio.timeout(self._options.timeout_s):
+                await self._reader.ping()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        with store_errors(self._options):
+            await self._reader.close()
+
+    async def _get(self, keys: Sequence[bytes], timeout_s: float) -> list[bytes | None]:
+        with store_errors(self._options):
+            async with asyncio.timeout(timeout_s):
+                return await self._reader.mget(keys)
+
+
+class PointerWatch:
+    """Reads a model's pointer in Redis, for a service that follows it."""
+
+    def __init__(self, options: RedisOptions, model: str) -> None:
+        """Nothing is connected before the first ``read``."""
+        self._options = options
+        self._key = pointer_key(model)
+        options.connection_options()
+        self._reader = open_reader(options)
+
+    async def read(self) -> Pointer | None:
+        """The pointer, None before the first promote; StoreUnavailableError, or ReleaseError for a broken pointer."""
+        with store_errors(self._options):
+            async with asyncio.timeout(self._options.timeout_s):
+                (content,) = await self._reader.mget([self._key.encode()])
+        return None if content is None else Pointer.from_bytes(content, source=self._key)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        with store_errors(self._options):
+            await self._reader.close()
+
+
+class RedisWriter:
+    """Writes a release's rows, blocking, in pipelined batches. Every step may be repeated; the bytes stay the same.
+
+    Use it as a context manager. ``write_table`` for each side, then ``finish``.
+    """
+
+    def __init__(self, options: RedisOptions, manifest: Manifest) -> None:
+        """Connect lazily (a cluster: at once); StoreUnavailableError if that fails."""
+        self._options = options
+        self._manifest = manifest
+        self._manifest_key = manifest_key(manifest.model, manifest.release)
+        self._progress_key = f"{_release_prefix(manifest.model, manifest.release)}progress"
+        with store_errors(options):
+            self._client: Any = open_sync_client(options)
+
+    def __enter__(self) -> RedisWriter:
+        """The writer itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def rows_done(self, side: Side) -> int:
+        """How many rows of the side's table an earlier ``write_table`` has written."""
+        with store_errors(self._options):
+            value = self._client.hget(self._progress_key, side)
+        return int(value) if value is not None else 0
+
+    def write(self, side: Side, ids: Sequence[str | int], raw: NDArray[np.uint8]) -> None:
+        """Store rows ``raw [n, row_size]`` under ``ids`` [n], in one pipeline.
+
+        Raises:
+            ValueError: an id is none, or the rows are not of this release.
+        """
+        layout = self._manifest.layout(side)
+        encoded = encode_ids(ids)
+        if raw.shape != (len(encoded), layout.row_size) or not layout.valid(raw).all():
+            raise ValueError(f"raw: not {len(encoded)} {side} rows of release {self._manifest.release}")
+        if not all(0 < len(one) <= MAX_ID_BYTES for one in encoded):
+            raise ValueError(f"ids: each must have 1 to {MAX_ID_BYTES} bytes and no NUL")
+        prefix = row_key_prefix(self._manifest.model, self._manifest.release, side)
+        with store_errors(self._options):
+            pipeline = (
+                self._client.pipeline(transaction=False) if not self._options.cluster else self._client.pipeline()
+            )
+            for one, row in zip(encoded, raw, strict=True):
+                pipeline.set(prefix + one, row.tobytes())
+            pipeline.execute()
+
+    def write_table(
+        self,
+        side: Side,
+        table: LocalTable,
+        *,
+        batch_size: int = 1000,
+        on_batch: Callable[[int], None] = lambda num_rows: None,
+    ) -> None:
+        """Copy a local table, or the rest of it, in bounded memory; ``on_batch`` is told the rows of each batch."""
+        done = self.rows_done(side)
+        on_batch(done)
+        for ids, raw in table.batches(batch_size, start=done):
+            self.write(side, ids, raw)
+            done += len(ids)
+            with store_errors(self._options):  # only once every row of the batch has been acknowledged
+                self._client.hset(self._progress_key, side, done)
+            on_batch(len(ids))
+
+    def finish(self) -> None:
+        """Declare the release complete."""
+        with store_errors(self._options):
+            self._client.set(self._manifest_key, self._manifest.model_dump_json())
+            self._client.delete(self._progress_key)
+
+    def is_complete(self) -> bool:
+        """Whether this very release has been written and declared complete."""
+        with store_errors(self._options):
+            content = self._client.get(self._manifest_key)
+        return content is not None and parse_manifest(content, source=self._manifest_key) == self._manifest
+
+
+def read_pointer(options: RedisOptions, model: str) -> Pointer | None:
+    """The pointer in Redis, None before the first promote."""
+    key = pointer_key(model)
+    with _client(options) as client:
+        content = client.get(key)
+    return None if content is None else Pointer.from_bytes(content, source=key)
+
+
+def write_pointer(options: RedisOptions, model: str, pointer: Pointer) -> None:
+    """Promote in Redis: one SET, so that a reader sees the old pointer or the new one.
+
+    Raises:
+        ReleaseError: the release is not complete in Redis.
+    """
+    with _client(options) as client:
+        if not client.exists(manifest_key(model, pointer.release)):
+            raise ReleaseError(
+                f"redis {options.address}: release {pointer.release!r} of model {model!r} is not complete"
+            )
+        client.set(pointer_key(model), pointer.to_bytes())
+
+
+def delete_release(options: RedisOptions, model: str, release: str) -> int:
+    """Delete all keys of a release and return how many rows there were; ReleaseError if it is the current one.
+
+    The manifest key goes first: a release that is half deleted is not complete.
+    """
+    pointer = read_pointer(options, model)
+    if pointer is not None and pointer.release == release:
+        raise ReleaseError(f"redis {options.address}: release {release!r} of model {model!r} is the current one")
+    num_deleted = 0
+    with _client(options) as client:
+        client.unlink(manifest_key(model, release))
+        # Neither a model's name nor a release id can hold a sign that SCAN's patterns give a meaning to.
+        keys = client.scan_iter(match=_release_prefix(model, release) + "*", count=_UNLINK_BATCH)
+        while batch := list(itertools.islice(keys, _UNLINK_BATCH)):
+            num_deleted += client.unlink(*batch)
+    return num_deleted
+
+
+@contextmanager
+def _client(options: RedisOptions) -> Iterator[Any]:
+    with store_errors(options):
+        client = open_sync_client(options)
+        try:
+            yield client
+        finally:
+            client.close()

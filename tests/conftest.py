@@ -1,0 +1,179 @@
+"""What tests of several packages share: real redis-servers on free loopback ports, and a small release's parts."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ranktower.embedding_store.codec import RowLayout
+from ranktower.release import Manifest, release_tag
+
+START_TIMEOUT_S = 30.0
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class RedisServer:
+    """One redis-server; it can be stopped and started again on the same port, empty."""
+
+    folder: Path
+    options: tuple[str, ...] = ()
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> RedisServer:
+        """Start the process and wait until it listens."""
+        arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        arguments += ["--save", "", "--appendonly", "no", "--daemonize", "no", *self.options]
+        with (self.folder / f"redis-{self.port}.log").open("ab") as log:
+            self.process = subprocess.Popen(["redis-server", *arguments], stdout=log, stderr=log)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"redis-server ended: {(self.folder / f'redis-{self.port}.log').read_text()}")
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=0.2):
+                return self
+            time.sleep(0.02)
+        raise RuntimeError(f"redis-server does not listen on port {self.port}")
+
+    def stop(self) -> None:
+        """End the process at once; nothing it held survives."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def command(self, *arguments: str) -> str:
+        """Run one command with redis-cli and return what it prints."""
+        command = ["redis-cli", "-p", str(self.port), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
+
+
+@dataclass
+class RedisCluster:
+    """Six nodes on loopback: three masters, each with a replica."""
+
+    servers: list[RedisServer]
+
+    @property
+    def url(self) -> str:
+        return self.servers[0].url
+
+    def create(self) -> RedisCluster:
+        """Join the running servers into a cluster and wait until every node knows all slots are served."""
+        addresses = [f"127.0.0.1:{server.port}" for server in self.servers]
+        command = ["redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", "1", "--cluster-yes"]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not all("cluster_state:ok" in server.command("cluster", "info") for server in self.servers):
+            if time.monotonic() > deadline:
+                raise RuntimeError("the cluster does not come up")
+            time.sleep(0.1)
+        return self
+
+    def masters(self) -> list[RedisServer]:
+        """The nodes that are masters just now."""
+        return [server for server in self.servers if server.command("role").startswith("master")]
+
+
+@pytest.fixture(scope="session")
+def start_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., RedisServer]]:
+    """``start_redis("--requirepass", "secret")`` starts another redis-server; all end with the session."""
+    if shutil.which("redis-server") is None:
+        pytest.fail("redis-server is not installed; these tests need the real one")
+    servers: list[RedisServer] = []
+
+    def start(*options: str) -> RedisServer:
+        servers.append(RedisServer(tmp_path_factory.mktemp("redis"), options))
+        return servers[-1].start()
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_server(start_redis: Callable[..., RedisServer]) -> RedisServer:
+    """One redis-server for the whole session: leave it running, and use keys of your own."""
+    return start_redis()
+
+
+@pytest.fixture
+def restartable_redis(start_redis: Callable[..., RedisServer]) -> Iterator[RedisServer]:
+    """A redis-server for one test, which may ``stop()`` and ``start()`` it."""
+    server = start_redis()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(start_redis: Callable[..., RedisServer]) -> RedisCluster:
+    """One six-node cluster for the whole session, started by the first test that asks for it."""
+    servers = []
+    for _ in range(6):
+        options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "3000", "--cluster-port", str(free_port())]
+        servers.append(start_redis(*options))
+    return RedisCluster(servers).create()
+
+
+@pytest.fixture(scope="session")
+def make_manifest() -> Callable[..., Manifest]:
+    """``make_manifest(tau=0.5, files={...})``: a valid manifest of a small model, with any key changed."""
+
+    def make(**changes: Any) -> Manifest:
+        release = changes.get("release", "20261123T100000Z-0123abcd")
+        keys: dict[str, Any] = {
+            "model": "demo",
+            "release": release,
+            "tag": release_tag(release).hex(),
+            "created": datetime(2026, 11, 23, 10, tzinfo=UTC),
+            "shape": {"num_user_heads": 2, "num_item_heads": 3, "width": 4, "attention_width": 5},
+            "tau": 0.25,
+            "num_users": 0,
+            "num_items": 0,
+            "training_run_id": "run-1",
+            "data_id": "data-1",
+            "files": {},
+        }
+        return Manifest.model_validate(keys | changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def random_arrays() -> Callable[..., dict[str, NDArray[np.float32]]]:
+    """``random_arrays(layout, num_rows, seed=0)``: the five arrays of some rows, exactly representable in float16."""
+
+    def make(layout: RowLayout, num_rows: int, seed: int = 0) -> dict[str, NDArray[np.float32]]:
+        rng = np.random.default_rng(seed)
+        widths = {array: layout.attention_width for array in ("query", "key", "value", "gate")}
+        shapes = {
+            array: (num_rows, layout.heads, width) for array, width in {"embedding": layout.width, **widths}.items()
+        }
+        return {
+            array: rng.standard_normal(shape).astype(np.float16).astype(np.float32) for array, shape in shapes.items()
+        }
+
+    return make

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-# Added to a squared norm, so that the cosine of a zero vector is 0 with a finite gradient. After LayerNorm a squared
-# norm is about D, so the cosine moves by less than the rounding of float32.
-EPSILON = 1e-12
+# Least squared norm, so that the cosine of a zero vector is 0 with a finite gradient. A floor and not an addend: graph
+# optimisers drop the addition of so small a constant, and with it the guard.
+MINIMUM_SQUARED_NORM = 1e-12
 
 
 class MaximumSimilarity(nn.Module):
@@ -32,7 +32,7 @@ class MaximumSimilarity(nn.Module):
 
 def unit_length(vectors: Tensor) -> Tensor:
     """Vectors along the last axis scaled to length 1; a zero vector stays zero."""
-    return vectors * torch.rsqrt((vectors * vectors).sum(dim=-1, keepdim=True) + EPSILON)
+    return vectors * torch.rsqrt((vectors * vectors).sum(dim=-1, keepdim=True).clamp_min(MINIMUM_SQUARED_NORM))
 
 
 def cosine(left: Tensor, right: Tensor) -> Tensor:

@@ -1,0 +1,49 @@
+"""``ranktower export``: a finished training run to ONNX, checked against torch."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from model_export.export import export_model
+from model_export.parity import RealRows
+from ranktower.data.dataset import PreparedDataset
+from ranktower.errors import ConfigError
+from ranktower.training.run import load_run
+from ranktower.training.tensors import side_features
+
+# Real rows of each side in the parity check: every user against every item.
+NUM_REAL_USERS, NUM_REAL_ITEMS = 32, 1000
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="ranktower export", description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="folder of a finished training run")
+    parser.add_argument("--data", type=Path, required=True, help="the prepared data it was trained on")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the export to")
+    options = parser.parse_args(argv)
+    started = time.monotonic()
+    run, dataset = load_run(options.run), PreparedDataset.load(options.data)
+    if dataset.data_id != run.data_id:
+        raise ConfigError(f"{options.data}: data_id {dataset.data_id[:12]}, the run was trained on {run.data_id[:12]}")
+    generator = np.random.default_rng(0)
+    real = RealRows(
+        *(
+            side_features(side.features.take(generator.permutation(len(side))[:count]))
+            for side, count in ((dataset.users, NUM_REAL_USERS), (dataset.items, NUM_REAL_ITEMS))
+        )
+    )
+    origin = {"run_id": run.run_id, "data_id": run.data_id, "config": run.config.model_dump(mode="json")}
+    parity = export_model(run.model, run.encoder, options.out, real=real, origin=origin)
+    worst = max(parity, key=lambda check: parity[check])
+    sys.stdout.write(
+        f"export: {options.out}, torch and ONNX differ by at most {parity[worst]:.1e} ({worst}), "
+        f"{time.monotonic() - started:.1f} s\n"
+    )
+    return 0

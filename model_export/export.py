@@ -1,0 +1,72 @@
+"""A trained model to the folder that precompute turns into a release: three graphs, the encoder, and their proof."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from model_export.graphs import write_scorer, write_tower
+from model_export.parity import RealRows, check_parity
+from ranktower.data.encoder import FeatureEncoder
+from ranktower.errors import ConfigError
+from ranktower.models import RankTower
+from ranktower.release import FEATURES, SCORER, TOWERS
+from ranktower.training.tensors import field_sizes
+
+MODEL_FILE = "model.json"
+
+
+def export_model(
+    model: RankTower, encoder: FeatureEncoder, out: Path, *, real: RealRows, origin: dict[str, Any]
+) -> dict[str, float]:
+    """Write the three graphs, ``features.json`` and ``model.json``, or nothing at all.
+
+    The folder is written aside, checked against torch, and only then renamed to ``out``; an export there is replaced.
+
+    Args:
+        model: the trained model.
+        encoder: encodes the features that the towers take.
+        out: folder to write.
+        real: real users and items for the parity check.
+        origin: ``run_id``, ``data_id`` and ``config`` of the training run, kept in ``model.json``.
+
+    Returns:
+        The parity figures of ``check_parity``.
+
+    Raises:
+        ParityError: a graph differs from torch; ``out`` is as it was before.
+        ConfigError: ``out`` holds something that is no export.
+    """
+    if out.exists() and any(out.iterdir()) and not (out / MODEL_FILE).is_file():
+        raise ConfigError(f"{out}: is not empty and holds no export; give another --out")
+    aside = out.with_name(f".{out.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        write_scorer(model, aside / SCORER)
+        for side, side_encoder in (("user", encoder.user), ("item", encoder.item)):
+            sizes = field_sizes(side_encoder)
+            path = aside / TOWERS["user" if side == "user" else "item"]
+            write_tower(model, side, sizes, path, bag_slots=side_encoder.max_lengths)
+        parity = check_parity(model, aside, real)
+        encoder.save(aside / FEATURES)
+        description = {
+            "shape": {
+                "num_user_heads": model.config.num_user_heads,
+                "num_item_heads": model.config.num_item_heads,
+                "width": model.config.width,
+                "attention_width": model.config.attention_width,
+            },
+            "tau": model.similarity.tau.item(),
+            "parity": parity,
+            **origin,
+        }
+        (aside / MODEL_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        if out.exists():
+            shutil.rmtree(out)
+        aside.rename(out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return parity

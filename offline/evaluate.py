@@ -1,0 +1,75 @@
+"""``ranktower evaluate``: Recall@K and NDCG@K of a run on test, beside popularity and the two-tower, in both pools."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ranktower.data.dataset import PreparedDataset
+from ranktower.errors import ConfigError
+from ranktower.training.config import POOLS
+from ranktower.training.evaluation import (
+    EvaluationOptions,
+    ModelScorer,
+    Scorer,
+    evaluate,
+    popularity_scorer,
+)
+from ranktower.training.run import TrainedRun, load_run, read_metrics, write_metrics
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="ranktower evaluate", description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="folder of a finished training run")
+    parser.add_argument("--data", type=Path, required=True, help="the prepared data it was trained on")
+    parser.add_argument("--split", choices=("validation", "test"), default="test")
+    parser.add_argument("--k", type=int, default=100, help="cut-off of Recall and NDCG")
+    parser.add_argument("--max-users", type=int, help="evaluate this many users, drawn by --seed; all where left out")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    options = parser.parse_args(argv)
+    if options.k < 1 or (options.max_users is not None and options.max_users < 1):
+        raise ConfigError(f"--k and --max-users must be at least 1, got {options.k} and {options.max_users}")
+    started = time.monotonic()
+    run, dataset = load_run(options.run), PreparedDataset.load(options.data)
+    if dataset.data_id != run.data_id:
+        raise ConfigError(f"{options.data}: data_id {dataset.data_id[:12]}, the run was trained on {run.data_id[:12]}")
+    chosen = EvaluationOptions(split=options.split, k=options.k, max_users=options.max_users, seed=options.seed)
+    rows = compare(run, dataset, chosen, progress=not options.quiet)
+    write_metrics(run.folder, read_metrics(run.folder) | {"evaluation": rows})
+    sys.stdout.write(_table(rows))
+    sys.stdout.write(f"evaluate: {run.folder.metrics}, {time.monotonic() - started:.1f} s\n")
+    return 0
+
+
+def compare(
+    run: TrainedRun, dataset: PreparedDataset, options: EvaluationOptions, *, progress: bool
+) -> list[dict[str, Any]]:
+    """One row for each model and pool: popularity, the run's two-tower retrieval model, RankTower."""
+    scorers: dict[str, Scorer] = {
+        "popularity": popularity_scorer(dataset),
+        "two-tower": ModelScorer.encode(run.retrieval_model(), dataset),
+        "ranktower": ModelScorer.encode(run.model, dataset),
+    }
+    rows = []
+    for pool in POOLS:
+        for name, scorer in scorers.items():
+            chosen = EvaluationOptions(options.split, pool, options.k, options.max_users, options.seed)
+            rows.append({"model": name} | evaluate(scorer, dataset, chosen, progress=progress).summary())
+    return rows
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    lines = []
+    for pool in POOLS:
+        part = [row for row in rows if row["pool"] == pool]
+        k, users, split = part[0]["k"], part[0]["num_users"], part[0]["split"]
+        lines.append(f"\n  {split}, pool: {pool.replace('_', ' ')}, {users:,} users")
+        lines.append(f"  {'model':<12}{f'Recall@{k}':>12}{f'NDCG@{k}':>12}")
+        lines += [f"  {row['model']:<12}{row['recall']:>12.4f}{row['ndcg']:>12.4f}" for row in part]
+    return "\n".join(lines) + "\n\n"

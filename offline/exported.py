@@ -1,0 +1,77 @@
+"""Reads what ``ranktower export`` wrote, and runs its towers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from ranktower.data.encoder import EncodedFeatures
+from ranktower.embedding_store.codec import ARRAYS, Side
+from ranktower.errors import ConfigError
+from ranktower.release import FEATURES, SCORER, TOWERS, Shape
+
+DESCRIPTION = "model.json"
+GRAPH_FILES = (SCORER, *TOWERS.values(), FEATURES)
+
+# Positions of rows to the five arrays of those rows, as ``write_table`` wants them.
+RowFunction = Callable[[NDArray[np.int64]], dict[str, NDArray[np.float32]]]
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """An export: its files, the model's shape and temperature, and where it came from."""
+
+    folder: Path
+    shape: Shape
+    tau: float
+    run_id: str
+    data_id: str
+    config: dict[str, Any]
+    parity: dict[str, float]
+
+
+def read_export(folder: Path) -> ExportedModel:
+    """Read an export's description.
+
+    Raises:
+        ConfigError: a file of the export is missing, or its description is not one.
+    """
+    for name in (DESCRIPTION, *GRAPH_FILES):
+        if not (folder / name).is_file():
+            raise ConfigError(f"{folder}: no export, {name} is missing; run 'ranktower export'")
+    try:
+        content = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        return ExportedModel(
+            folder=folder,
+            shape=Shape.model_validate(content["shape"]),
+            tau=float(content["tau"]),
+            run_id=content["run_id"],
+            data_id=content["data_id"],
+            config=content["config"],
+            parity=content["parity"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{folder / DESCRIPTION}: not the description of an export ({error!r})") from None
+
+
+def tower_rows(exported: ExportedModel, side: Side, features: EncodedFeatures) -> RowFunction:
+    """The exported tower over encoded features, so that a row computed offline has the bits of one computed online."""
+    session = onnxruntime.InferenceSession(str(exported.folder / TOWERS[side]), providers=["CPUExecutionProvider"])
+    outputs = [f"{side}_{array}" for array in ARRAYS]
+
+    def compute(positions: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+        part = features.take(positions)
+        feed = {"codes": part.codes.astype(np.int64)}
+        for name, values in part.bags.items():
+            feed[f"{name}_values"] = values.astype(np.int64)
+            feed[f"{name}_length"] = part.lengths[name].astype(np.int64)
+        return dict(zip(ARRAYS, session.run(outputs, feed), strict=True))
+
+    return compute

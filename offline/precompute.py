@@ -1,0 +1,237 @@
+"""``ranktower precompute``: the exported towers over all users and items, into a release ready to be published."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from offline.exported import GRAPH_FILES, ExportedModel, read_export, tower_rows
+from offline.quality import fallback_user, measure_quality
+from offline.redis_target import add_redis_options, redis_options
+from ranktower.data.dataset import PreparedDataset
+from ranktower.data.dataset import Side as DatasetSide
+from ranktower.embedding_store.codec import ARRAYS, RowDtype, RowLayout, Side
+from ranktower.embedding_store.faiss_index import write_index
+from ranktower.embedding_store.local import LocalTable, write_fallback_user
+from ranktower.embedding_store.redis import RedisWriter
+from ranktower.embedding_store.redis_client import RedisOptions
+from ranktower.embedding_store.table_writer import write_table
+from ranktower.errors import ConfigError
+from ranktower.registry import Registry
+from ranktower.release import (
+    MANIFEST,
+    RETRIEVAL_INDEX,
+    TABLES,
+    Manifest,
+    check_model_name,
+    content_hash,
+    hash_files,
+    read_manifest,
+    release_id,
+    release_tag,
+    write_manifest,
+)
+from ranktower.training.evaluation import encode_dataset
+from ranktower.training.run import TrainedRun, load_run
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a release is made of, all of one training run."""
+
+    run: TrainedRun
+    exported: ExportedModel
+    dataset: PreparedDataset
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns the exit status."""
+    options = _parser().parse_args(argv)
+    if options.batch_rows < 1 or options.max_users < 0:
+        raise ConfigError(f"--batch-rows {options.batch_rows} and --max-users {options.max_users} must be positive")
+    redis = redis_options(options)
+    started = time.monotonic()
+    inputs = read_inputs(options.run, options.export, options.data)
+    registry = Registry(options.registry)
+    staging, manifest = precompute(
+        inputs,
+        registry,
+        check_model_name(options.model),
+        dtype=options.dtype,
+        batch_rows=options.batch_rows,
+        max_users=options.max_users or None,
+    )
+    if redis is not None:
+        copy_to_redis(staging, manifest, redis)
+    sys.stdout.write(
+        f"precompute: release {manifest.release} of {manifest.num_users:,} users and {manifest.num_items:,} items, "
+        f"{manifest.row_dtype} rows, {time.monotonic() - started:.1f} s; now 'ranktower publish'\n"
+    )
+    return 0
+
+
+def read_inputs(run_folder: Path, export_folder: Path, data_folder: Path) -> Inputs:
+    """Read the three, and refuse a mixture.
+
+    Raises:
+        ConfigError: one is missing or damaged, or they are not of one training run.
+    """
+    run, exported = load_run(run_folder), read_export(export_folder)
+    dataset = PreparedDataset.load(data_folder)
+    if exported.run_id != run.run_id:
+        raise ConfigError(f"{export_folder}: exported from run {exported.run_id}, {run_folder} is run {run.run_id}")
+    if dataset.data_id != run.data_id:
+        raise ConfigError(f"{data_folder}: data_id {dataset.data_id[:12]}, the run was trained on {run.data_id[:12]}")
+    return Inputs(run, exported, dataset)
+
+
+def precompute(
+    inputs: Inputs, registry: Registry, model: str, *, dtype: RowDtype, batch_rows: int, max_users: int | None
+) -> tuple[Path, Manifest]:
+    """Put a release together in the registry's staging area, or go on with the one a killed run left.
+
+    The same inputs give the same release: what was done is not done again.
+
+    Args:
+        inputs: run, export and data.
+        registry: where.
+        model: name of the model in the registry.
+        dtype: of the stored rows.
+        batch_rows: rows computed at once, which bounds the memory.
+        max_users: test users in the release's offline metrics; all where None.
+
+    Returns:
+        The folder, in staging or already published, and its manifest.
+    """
+    release, created = _find_or_name(inputs, registry, model, dtype)
+    published = registry.release_dir(model, release)
+    if published.is_dir():
+        return published, read_manifest(published)
+    staging = registry.staging_dir(model, release)
+    if (staging / MANIFEST).is_file():
+        return staging, read_manifest(staging)
+    staging.mkdir(parents=True, exist_ok=True)
+    for name in GRAPH_FILES:
+        shutil.copyfile(inputs.exported.folder / name, staging / name)
+    draft = _draft(inputs, model, release, created, dtype)
+    sides: dict[Side, DatasetSide] = {"user": inputs.dataset.users, "item": inputs.dataset.items}
+    for side, rows in sides.items():
+        _write_side(staging / TABLES[side], inputs.exported, side, rows, draft.layout(side), batch_rows=batch_rows)
+    items = LocalTable(staging / TABLES["item"], draft.layout("item"))
+    _write_index(staging, items, draft.layout("item"), batch_rows=batch_rows)
+    users, _ = encode_dataset(inputs.run.model, inputs.dataset)
+    mean = fallback_user(inputs.run.model, users)
+    write_fallback_user(
+        staging, draft.layout("user"), {name: array.numpy() for name, array in zip(ARRAYS, mean, strict=True)}
+    )
+    quality = measure_quality(staging, draft, run=inputs.run, dataset=inputs.dataset, max_users=max_users)
+    manifest = draft.model_copy(
+        update={
+            "files": hash_files(staging),
+            "offline_metrics": quality.offline_metrics,
+            "parity": inputs.exported.parity | quality.parity,
+        }
+    )
+    write_manifest(staging, Manifest.model_validate(manifest.model_dump()))
+    return staging, read_manifest(staging)
+
+
+def copy_to_redis(folder: Path, manifest: Manifest, options: RedisOptions) -> None:
+    """All rows of a release into Redis; the key that makes them complete comes last."""
+    with RedisWriter(options, manifest) as writer:
+        if writer.is_complete():
+            return
+        for side, name in TABLES.items():
+            table = LocalTable(folder / name, manifest.layout(side))
+            with _bar(f"redis {name}", len(table)) as bar:
+                writer.write_table(side, table, on_batch=_advance(bar))
+        writer.finish()
+
+
+def _find_or_name(inputs: Inputs, registry: Registry, model: str, dtype: RowDtype) -> tuple[str, datetime]:
+    """The release of these very inputs, published or begun before, or a new name."""
+    files = {name: entry for name, entry in hash_files(inputs.exported.folder).items() if name in GRAPH_FILES}
+    key = f"{content_hash(files)} {inputs.dataset.data_id} {inputs.run.run_id} {dtype}"
+    digest = content_hash({key: next(iter(files.values()))})
+    staging = registry.staging_dir(model, release_id(datetime.now(UTC), digest)).parent
+    begun = [folder.name for folder in staging.iterdir()] if staging.is_dir() else []
+    for release in sorted([*registry.releases(model), *begun], reverse=True):
+        if release.endswith(f"-{digest[:8]}"):
+            return release, datetime.strptime(release[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    created = datetime.now(UTC).replace(microsecond=0)
+    return release_id(created, digest), created
+
+
+def _draft(inputs: Inputs, model: str, release: str, created: datetime, dtype: RowDtype) -> Manifest:
+    """The manifest before anything is measured or hashed."""
+    return Manifest(
+        model=model,
+        release=release,
+        tag=release_tag(release).hex(),
+        created=created,
+        shape=inputs.exported.shape,
+        row_dtype=dtype,
+        tau=inputs.exported.tau,
+        num_users=len(inputs.dataset.users),
+        num_items=len(inputs.dataset.items),
+        training_run_id=inputs.exported.run_id,
+        data_id=inputs.exported.data_id,
+        config=inputs.exported.config,
+        files={},
+        fallback_user=True,
+    )
+
+
+def _write_side(
+    folder: Path, exported: ExportedModel, side: Side, rows: DatasetSide, layout: RowLayout, *, batch_rows: int
+) -> None:
+    with _bar(f"precompute {side}s", len(rows)) as bar:
+        write_table(
+            folder,
+            rows.ids,
+            tower_rows(exported, side, rows.features),
+            layout,
+            batch_size=batch_rows,
+            on_batch=_advance(bar),
+        )
+
+
+def _write_index(staging: Path, items: LocalTable, layout: RowLayout, *, batch_rows: int) -> None:
+    """Row numbers of the index are those of the table: both stand in the order of the ids."""
+    embeddings = [layout.decode(raw)["embedding"] for _, raw in items.batches(batch_rows)]
+    write_index(staging / RETRIEVAL_INDEX, np.concatenate(embeddings))
+
+
+def _advance(bar: tqdm[Any]) -> Callable[[int], None]:
+    def advance(num_rows: int) -> None:
+        bar.update(num_rows)
+
+    return advance
+
+
+def _bar(name: str, total: int) -> tqdm[Any]:
+    return tqdm(total=total, desc=name, unit="row", unit_scale=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ranktower precompute", description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="folder of the training run")
+    parser.add_argument("--export", type=Path, required=True, help="folder of 'ranktower export'")
+    parser.add_argument("--data", type=Path, required=True, help="the prepared data")
+    parser.add_argument("--registry", type=Path, required=True, help="folder of all releases")
+    parser.add_argument("--model", default="ranktower", help="name of the model in the registry")
+    parser.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="of the stored rows")
+    add_redis_options(parser)
+    parser.add_argument("--batch-rows", type=int, default=4096, help="rows computed at once")
+    parser.add_argument("--max-users", type=int, default=1000, help="test users in the offline metrics; 0: all")
+    return parser

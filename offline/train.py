@@ -1,0 +1,111 @@
+"""``ranktower train``: a RankTower model on prepared data, resumable, with metrics and a curve."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ranktower.data.candidates import retrieve_candidates
+from ranktower.data.dataset import PreparedDataset
+from ranktower.errors import ConfigError
+from ranktower.training.checkpoint import Progress, load_tensors, save_tensors
+from ranktower.training.config import TrainConfig
+from ranktower.training.curve import plot_curve
+from ranktower.training.evaluation import encode_dataset
+from ranktower.training.loop import Trainer
+from ranktower.training.retrieval import train_retrieval
+from ranktower.training.run import RunFolder, read_metrics, write_metrics
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="ranktower train", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of 'ranktower prepare'")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run; a killed run in it goes on")
+    parser.add_argument("--config", type=Path, help="YAML file; the paper's protocol where left out")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    options = parser.parse_args(argv)
+    started = time.monotonic()
+    dataset = PreparedDataset.load(options.data)
+    config = TrainConfig.load(options.config) if options.config else TrainConfig()
+    progress = run_training(
+        dataset, config, RunFolder(options.out), device=_device(options.device), show_bar=not options.quiet
+    )
+    sys.stdout.write(
+        f"train: {options.out}, {progress.step} steps, best validation NDCG@{config.validation.k} "
+        f"{progress.best_ndcg:.4f} at step {progress.best_step}, {time.monotonic() - started:.1f} s\n"
+    )
+    return 0
+
+
+def run_training(
+    dataset: PreparedDataset, config: TrainConfig, folder: RunFolder, *, device: torch.device, show_bar: bool
+) -> Progress:
+    """Train, or go on with, the run in ``folder``, and write its model, metrics and curve.
+
+    Raises:
+        ConfigError: the folder holds a run with another configuration or on other data.
+    """
+    folder.path.mkdir(parents=True, exist_ok=True)
+    if folder.config.is_file() and TrainConfig.load(folder.config).digest() != config.digest():
+        raise ConfigError(
+            f"{folder.path}: holds a run with another configuration (see its config.yaml); give another --out"
+        )
+    config.dump(folder.config)
+    dataset.encoder.save(folder.features)
+    candidates = _candidates(dataset, config, folder, device=device, show_bar=show_bar)
+    trainer = Trainer(dataset, config, folder, candidates=candidates, device=device, progress_bar=show_bar)
+    progress = trainer.fit()
+    write_metrics(
+        folder,
+        read_metrics(folder)
+        | {
+            "data_id": dataset.data_id,
+            "steps": progress.step,
+            "best_step": progress.best_step,
+            "seconds": round(progress.seconds, 1),
+            "device": str(device),
+            "num_parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+            "losses": progress.losses,
+            "validations": progress.validations,
+        },
+    )
+    plot_curve(progress.losses, progress.validations, folder.curve)
+    return progress
+
+
+def _candidates(
+    dataset: PreparedDataset, config: TrainConfig, folder: RunFolder, *, device: torch.device, show_bar: bool
+) -> NDArray[np.int32]:
+    """What the retrieval model retrieves for every user; kept in the folder, so that a resumed run draws the same."""
+    if folder.candidates.is_file() and load_tensors(folder.retrieval)[1].get("data_id") == dataset.data_id:
+        found: NDArray[np.int32] = np.load(folder.candidates, allow_pickle=False)
+        return found
+    model = train_retrieval(dataset, config.retrieval, seed=config.seed, device=device, progress=show_bar)
+    save_tensors(folder.retrieval, dict(model.state_dict()), {"data_id": dataset.data_id})
+    (users,), (items,) = encode_dataset(model, dataset)
+    found = retrieve_candidates(
+        users.cpu().numpy(), items.cpu().numpy(), dataset, num_candidates=config.retrieval.num_retrieved
+    )
+    aside = folder.candidates.with_name(".candidates.part.npy")
+    np.save(aside, found, allow_pickle=False)
+    aside.replace(folder.candidates)
+    return found
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name not in {"cpu", "cuda"}:
+        raise ConfigError(f"--device: must be auto, cpu or cuda, got {name!r}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device: 'cuda' was asked for and torch sees no GPU")
+    return torch.device(name)

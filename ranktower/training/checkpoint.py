@@ -1,0 +1,123 @@
+"""The whole state of a training run in one safetensors file, so that a killed run goes on to the same result."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ranktower.errors import ConfigError
+
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass
+class Progress:
+    """Where a run stands, all but its tensors.
+
+    Attributes:
+        config_digest, data_id: what the run trains on what; a checkpoint of another run is refused.
+        epoch, batch: the next batch to train on.
+        step: optimiser steps done.
+        best_ndcg, best_step: best validation so far; ``stale`` counts the validations since.
+        finished: the run stopped by itself.
+        losses: mean loss parts since the last entry, a row every checkpoint interval.
+        validations: one row a validation.
+        pending: sums of the loss parts since the last row of ``losses``.
+        seconds: time trained, over all its sessions.
+    """
+
+    config_digest: str
+    data_id: str
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    best_ndcg: float = -1.0
+    best_step: int = 0
+    stale: int = 0
+    finished: bool = False
+    seconds: float = 0.0
+    losses: list[dict[str, float]] = field(default_factory=list)
+    validations: list[dict[str, float]] = field(default_factory=list)
+    pending: list[float] = field(default_factory=list)
+
+
+def save_checkpoint(
+    path: Path, model: nn.Module, best: dict[str, Tensor], optimizer: torch.optim.Adam, progress: Progress
+) -> None:
+    """Write aside and rename: a kill in between leaves the last checkpoint whole."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
+    for name, parameter in model.named_parameters():
+        for moment, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"adam.{moment}.{name}"] = value
+    save_tensors(path, tensors, {"progress": json.dumps(asdict(progress))})
+
+
+def load_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.Adam, *, config_digest: str, data_id: str
+) -> tuple[Progress, dict[str, Tensor]]:
+    """Put a checkpoint's state into ``model`` and ``optimizer``.
+
+    Returns:
+        The progress, and the best model's state so far.
+
+    Raises:
+        ConfigError: the file is damaged, or of a run with another configuration or other data.
+    """
+    tensors, metadata = load_tensors(path)
+    progress = Progress(**json.loads(metadata["progress"]))
+    for key, wanted in (("config_digest", config_digest), ("data_id", data_id)):
+        found = getattr(progress, key)
+        if found != wanted:
+            raise ConfigError(
+                f"{path}: the run was started with {key} {found[:12]}, not {wanted[:12]}; "
+                "give another --out, or remove the folder to start anew"
+            )
+    model.load_state_dict(_part(tensors, "model."))
+    for name, parameter in model.named_parameters():
+        state: dict[str, Tensor] = {}
+        for moment in _MOMENTS:
+            value = tensors.get(f"adam.{moment}.{name}")
+            if value is not None:
+                # Adam keeps its step counter on the CPU, its moments beside the parameter.
+                state[moment] = value if moment == "step" else value.to(parameter.device)
+        if state:
+            optimizer.state[parameter] = state
+    return progress, _part(tensors, "best.")
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """One safetensors file, written aside, flushed to disk and renamed."""
+    aside = path.with_name(f".{path.name}.part")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, aside, metadata)
+    with aside.open("rb") as file:
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises:
+        ConfigError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, Any] = file.metadata() or {}
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 - no mapping
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file") from None
+    except SafetensorError as error:
+        raise ConfigError(f"{path}: damaged safetensors file ({error})") from None
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,177 @@
+"""The training loop: hybrid loss, Adam, early stopping on validation NDCG, resumable after a kill."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from ranktower.blocks import SideFeatures
+from ranktower.data.dataset import PreparedDataset
+from ranktower.data.sampling import FullStageSampler, ListBatch
+from ranktower.losses import hybrid_parts
+from ranktower.models import PreRanker, RankTower
+from ranktower.training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_tensors
+from ranktower.training.config import TrainConfig
+from ranktower.training.curve import LOSS_PARTS
+from ranktower.training.evaluation import EvaluationOptions, ModelScorer, evaluate
+from ranktower.training.run import RunFolder
+from ranktower.training.tensors import field_sizes, side_features, take, to_device
+
+
+@dataclass(frozen=True)
+class DeviceFeatures:
+    """Features of all users and items on the training device."""
+
+    users: SideFeatures
+    items: SideFeatures
+
+
+def score_lists(model: PreRanker, features: DeviceFeatures, batch: ListBatch) -> Tensor:
+    """Logits ``[B, L]`` of a batch of lists.
+
+    A list's items repeat within a batch, so the item tower runs once a distinct item and its rows are looked up.
+    """
+    device = features.users.codes.device
+    items = np.where(batch.mask, batch.item_rows, batch.item_rows[0, 0])
+    distinct, places = np.unique(items, return_inverse=True)
+    rows = model.encode_items(take(features.items, torch.from_numpy(distinct.astype(np.int64)).to(device)))
+    lists = tuple(_look_up(array, torch.from_numpy(places.reshape(items.shape)).to(device)) for array in rows)
+    users = model.encode_users(take(features.users, torch.from_numpy(batch.user_rows.astype(np.int64)).to(device)))
+    return model.score_pairs(users, lists)
+
+
+def _look_up(array: Tensor, places: Tensor) -> Tensor:
+    """``[n, ...]`` at ``places [B, L]`` to ``[B, L, ...]``; unlike indexing, its backward is deterministic."""
+    flat = torch.nn.functional.embedding(places, array.flatten(1))
+    return flat.reshape(*places.shape, *array.shape[1:])
+
+
+class Trainer:
+    """One training run in one folder. ``fit`` begins it, or goes on where a killed run's checkpoint stands."""
+
+    def __init__(
+        self,
+        dataset: PreparedDataset,
+        config: TrainConfig,
+        folder: RunFolder,
+        *,
+        candidates: NDArray[np.int32] | None,
+        device: torch.device,
+        progress_bar: bool = True,
+    ) -> None:
+        """``candidates`` are item rows ``[num_users, C]`` of the retrieval model.
+
+        Raises:
+            ConfigError: the folder holds a checkpoint of another configuration or other data.
+        """
+        self.dataset, self.config, self.folder, self.show_bar = dataset, config, folder, progress_bar
+        self.features = DeviceFeatures(
+            to_device(side_features(dataset.users.features), device),
+            to_device(side_features(dataset.items.features), device),
+        )
+        self.sampler = FullStageSampler(dataset, config.sampling, candidates)
+        torch.manual_seed(config.seed)
+        sizes = field_sizes(dataset.encoder.user), field_sizes(dataset.encoder.item)
+        self.model = RankTower(config.model, *sizes).to(device)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
+        self.best: dict[str, Tensor] = {}
+        self.progress = Progress(config_digest=config.digest(), data_id=dataset.data_id)
+        self.started = time.monotonic()
+        if folder.checkpoint.is_file():
+            self.progress, self.best = load_checkpoint(
+                folder.checkpoint,
+                self.model,
+                self.optimizer,
+                config_digest=config.digest(),
+                data_id=dataset.data_id,
+            )
+            self.started -= self.progress.seconds
+
+    def fit(self) -> Progress:
+        """Train to the end and write the best model; the steps already done are not done again."""
+        per_epoch = self.sampler.num_batches(self.config.batch_lists)
+        total, done = per_epoch * self.config.max_epochs, self.progress.step
+        bar: tqdm[Any]
+        with tqdm(total=total, initial=done, desc="train", unit="step", disable=not self.show_bar) as bar:
+            while not self.progress.finished:
+                self._epoch(per_epoch, bar)
+        save_tensors(
+            self.folder.model, self.best, {"data_id": self.dataset.data_id, "step": str(self.progress.best_step)}
+        )
+        return self.progress
+
+    def _epoch(self, per_epoch: int, bar: tqdm[Any]) -> None:
+        progress = self.progress
+        batches = self.sampler.epoch(progress.epoch, self.config.batch_lists)
+        for batch in islice(batches, progress.batch, None):
+            self._step(batch, bar)
+            progress.batch += 1
+            last = progress.batch == per_epoch
+            if progress.step % self.config.validation.every_steps == 0 or last:
+                self._validate(bar)
+            if last:
+                progress.epoch, progress.batch = progress.epoch + 1, 0
+            out_of_epochs = progress.epoch == self.config.max_epochs
+            progress.finished = out_of_epochs or progress.stale >= self.config.validation.patience
+            if progress.finished or progress.step % self.config.checkpoint_every_steps == 0:
+                self._checkpoint()
+            if progress.finished:
+                return
+
+    def _step(self, batch: ListBatch, bar: tqdm[Any]) -> None:
+        device = self.features.users.codes.device
+        parts = hybrid_parts(
+            score_lists(self.model, self.features, batch),
+            torch.from_numpy(batch.labels).to(device),
+            mask=torch.from_numpy(batch.mask).to(device),
+            teacher_scores=torch.from_numpy(batch.teacher_scores).to(device),
+            stage=torch.from_numpy(batch.stage.astype(np.int64)).to(device),
+            options=self.config.loss,
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        parts.total.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        progress = self.progress
+        progress.step += 1
+        values = [1.0, *(getattr(parts, part).item() for part in LOSS_PARTS)]
+        progress.pending = [a + b for a, b in zip(progress.pending or [0.0] * len(values), values, strict=True)]
+        bar.update()
+        if progress.step % 10 == 0:
+            bar.set_postfix_str(f"loss {parts.total.item():.2f}, best NDCG {max(progress.best_ndcg, 0):.4f}")
+
+    def _validate(self, bar: tqdm[Any]) -> None:
+        settings, progress = self.config.validation, self.progress
+        self.model.eval()
+        options = EvaluationOptions(
+            split="validation", pool=settings.pool, k=settings.k, max_users=settings.num_users, seed=self.config.seed
+        )
+        result = evaluate(ModelScorer.encode(self.model, self.dataset), self.dataset, options)
+        self.model.train()
+        progress.validations.append({"step": progress.step, "recall": result.recall, "ndcg": result.ndcg})
+        if result.ndcg > progress.best_ndcg:
+            progress.best_ndcg, progress.best_step, progress.stale = result.ndcg, progress.step, 0
+            self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        else:
+            progress.stale += 1
+        bar.write(
+            f"  step {progress.step}: validation NDCG@{settings.k} {result.ndcg:.4f}, "
+            f"Recall@{settings.k} {result.recall:.4f} ({settings.pool}, {result.num_users} users)"
+        )
+
+    def _checkpoint(self) -> None:
+        progress = self.progress
+        if progress.pending:
+            count, *sums = progress.pending
+            means = {part: value / count for part, value in zip(LOSS_PARTS, sums, strict=True)}
+            progress.losses.append({"step": progress.step, **means})
+            progress.pending = []
+        progress.seconds = time.monotonic() - self.started
+        save_checkpoint(self.folder.checkpoint, self.model, self.best, self.optimizer, progress)

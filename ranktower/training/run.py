@@ -1,0 +1,119 @@
+"""The folder of a training run: what is in it, and reading it back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ranktower.data.encoder import FeatureEncoder
+from ranktower.errors import ConfigError
+from ranktower.models import RankTower, TwoTower
+from ranktower.training.checkpoint import load_tensors
+from ranktower.training.config import TrainConfig
+from ranktower.training.tensors import field_sizes
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names of the files of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The whole configuration, defaults included."""
+        return self.path / "config.yaml"
+
+    @property
+    def features(self) -> Path:
+        """Vocabularies and bin edges."""
+        return self.path / "features.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        """State to go on from."""
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def model(self) -> Path:
+        """The best model; there once training ended."""
+        return self.path / "model.safetensors"
+
+    @property
+    def retrieval(self) -> Path:
+        """The two-tower retrieval model."""
+        return self.path / "retrieval.safetensors"
+
+    @property
+    def candidates(self) -> Path:
+        """What it retrieved, item rows ``[num_users, C]``."""
+        return self.path / "candidates.npy"
+
+    @property
+    def metrics(self) -> Path:
+        """Losses, validations and evaluations."""
+        return self.path / "metrics.json"
+
+    @property
+    def curve(self) -> Path:
+        """The same as a plot."""
+        return self.path / "curve.png"
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run.
+
+    Attributes:
+        run_id: first 12 hex digits of the SHA-256 of the model's file.
+        data_id: of the prepared data it was trained on.
+    """
+
+    folder: RunFolder
+    config: TrainConfig
+    encoder: FeatureEncoder
+    model: RankTower
+    run_id: str
+    data_id: str
+
+    def retrieval_model(self) -> TwoTower:
+        """The two-tower retrieval model of the run."""
+        model = TwoTower(self.config.retrieval.model, field_sizes(self.encoder.user), field_sizes(self.encoder.item))
+        model.load_state_dict(load_tensors(self.folder.retrieval)[0])
+        return model.eval()
+
+
+def load_run(path: Path) -> TrainedRun:
+    """Read a finished run.
+
+    Raises:
+        ConfigError: the folder holds no finished run; says which file is missing or damaged.
+    """
+    folder = RunFolder(path)
+    for needed in (folder.config, folder.features, folder.model):
+        if not needed.is_file():
+            raise ConfigError(f"{path}: no finished training run, {needed.name} is missing; run 'ranktower train'")
+    config, encoder = TrainConfig.load(folder.config), FeatureEncoder.load(folder.features)
+    model = RankTower(config.model, field_sizes(encoder.user), field_sizes(encoder.item))
+    tensors, metadata = load_tensors(folder.model)
+    model.load_state_dict(tensors)
+    run_id = hashlib.sha256(folder.model.read_bytes()).hexdigest()[:12]
+    return TrainedRun(folder, config, encoder, model.eval(), run_id, metadata["data_id"])
+
+
+def read_metrics(folder: RunFolder) -> dict[str, Any]:
+    """The metrics file, or nothing where there is none yet."""
+    if not folder.metrics.is_file():
+        return {}
+    content: dict[str, Any] = json.loads(folder.metrics.read_text(encoding="utf-8"))
+    return content
+
+
+def write_metrics(folder: RunFolder, content: dict[str, Any]) -> None:
+    """Replace the metrics file, aside and renamed."""
+    aside = folder.metrics.with_name(f".{folder.metrics.name}.part")
+    aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    aside.replace(folder.metrics)

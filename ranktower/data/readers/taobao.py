@@ -34,7 +34,8 @@ def read(folder: Path) -> Tables:
     """Canonical tables of ``UserBehavior.csv`` (no header: user, item, category, behaviour, Unix seconds).
 
     Exact duplicates are dropped and counted in the log. A few rows of the official file lie outside its nine days;
-    they are kept with the time they have. An item logged under several categories gets the smallest one.
+    they are kept with the time they have. An item logged under several categories gets the smallest one. The official
+    file of 100 million rows needs about 13 GB of memory (2.6 GB were measured for a fifth of it).
 
     Raises:
         DataError: the file is missing or a value is wrong; names file, column and row.

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ranktower.embedding_store.codec import TAG_SIZE, RowDtype, RowLayout, Side
-from ranktower.embedding_store.durable import write_file
+from ranktower.embedding_store.durable import raise_error, write_file
 from ranktower.errors import ReleaseError
 
 FORMAT_VERSION: Literal[1] = 1
@@ -238,6 +238,14 @@ def verify_release(folder: Path) -> Manifest:
         ReleaseError: as ``read_manifest``; a file is missing, is not listed, or differs in size or SHA-256.
     """
     manifest = read_manifest(folder)
+    try:
+        _verify_files(folder, manifest)
+    except OSError as error:
+        raise ReleaseError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    return manifest
+
+
+def _verify_files(folder: Path, manifest: Manifest) -> None:
     found = _list_files(folder)
     for path in sorted(manifest.files.keys() - set(found)):
         raise ReleaseError(f"{folder / path}: missing from the release")
@@ -252,13 +260,12 @@ def verify_release(folder: Path) -> Manifest:
         sha256 = hash_file(folder / path).sha256
         if sha256 != expected.sha256:
             raise ReleaseError(f"{folder / path}: SHA-256 {sha256}, {MANIFEST} says {expected.sha256}")
-    return manifest
 
 
 def _list_files(folder: Path) -> list[str]:
     """Paths of the files in ``folder`` but the manifest, relative, with "/", sorted."""
     paths: list[str] = []
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=raise_error):
         for name in [*folders, *names]:
             path = Path(parent, name)
             if path.is_symlink() or not (path.is_file() or path.is_dir()):

@@ -15,10 +15,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
+from offline.train import run_training
+from ranktower.data.dataset import PreparedDataset
+from ranktower.data.prepare import PrepareOptions, prepare
+from ranktower.data.simulator import SimulatorOptions, simulate
 from ranktower.embedding_store.codec import RowLayout
 from ranktower.release import Manifest, release_tag
+from ranktower.training.config import TrainConfig
+from ranktower.training.run import RunFolder
 
 START_TIMEOUT_S = 30.0
 
@@ -168,7 +175,7 @@ def random_arrays() -> Callable[..., dict[str, NDArray[np.float32]]]:
 
     def make(layout: RowLayout, num_rows: int, seed: int = 0) -> dict[str, NDArray[np.float32]]:
         rng = np.random.default_rng(seed)
-        widths = {array: layout.attention_width for array in ("query", "key", "value", "gate")}
+        widths = dict.fromkeys(("query", "key", "value", "gate"), layout.attention_width)
         shapes = {
             array: (num_rows, layout.heads, width) for array, width in {"embedding": layout.width, **widths}.items()
         }
@@ -177,3 +184,45 @@ def random_arrays() -> Callable[..., dict[str, NDArray[np.float32]]]:
         }
 
     return make
+
+
+@pytest.fixture(scope="session")
+def simulated() -> PreparedDataset:
+    """A small cascade of the simulator, prepared: about 120 active users, 300 items, logged candidates, a teacher."""
+    options = SimulatorOptions(num_users=150, num_items=300, requests_per_user=8.0, seed=5)
+    return prepare(simulate(options).tables, PrepareOptions(min_impressions=20, min_positives=3))
+
+
+@pytest.fixture(scope="session")
+def simulated_folder(simulated: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a folder of ``ranktower prepare``; not to be written to."""
+    folder = tmp_path_factory.mktemp("prepared") / "data"
+    simulated.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_config() -> TrainConfig:
+    """A model that trains in seconds."""
+    return TrainConfig.model_validate(
+        {
+            "model": {"num_user_heads": 2, "num_item_heads": 3, "width": 16, "attention_width": 8, "hidden": [32]},
+            "retrieval": {"model": {"width": 16, "hidden": [32]}, "epochs": 2, "num_retrieved": 50},
+            "sampling": {"max_impressions": 20, "num_candidates": 5, "num_random": 10},
+            "validation": {"every_steps": 8, "patience": 50, "k": 20},
+            "learning_rate": 0.005,
+            "batch_lists": 16,
+            "max_epochs": 3,
+            "checkpoint_every_steps": 5,
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def trained_run(
+    simulated: PreparedDataset, small_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of a finished training run on ``simulated``; not to be written to."""
+    folder = RunFolder(tmp_path_factory.mktemp("runs") / "run")
+    run_training(simulated, small_config, folder, device=torch.device("cpu"), show_bar=False)
+    return folder.path

@@ -38,7 +38,12 @@ def fsync_folder(folder: Path) -> None:
 
 def fsync_tree(folder: Path) -> None:
     """Wait until every file and name below ``folder`` is on the disk."""
-    for parent, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder, onerror=raise_error):
         for name in names:
             fsync_file(Path(parent, name))
         fsync_folder(Path(parent))
+
+
+def raise_error(error: OSError) -> None:
+    """For ``os.walk``, which otherwise passes over what it cannot read."""
+    raise error

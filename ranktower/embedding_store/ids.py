@@ -104,7 +104,7 @@ def table_keys(ids: Sequence[object] | NDArray[np.generic], *, source: object) -
         keys = encode_ids(block)
         for row, key in enumerate(keys):
             if not 0 < len(key) <= MAX_ID_BYTES:
-                problem = f"{block[row]!r:.100} is not an id (1 to {MAX_ID_BYTES} bytes, no NUL)"
+                problem = f"{_shown(block[row])} is not an id (1 to {MAX_ID_BYTES} bytes, no NUL)"
                 raise DataError(problem, file=source, column="id", row=start + row)
         encoded.extend(keys)
         if integers is not None:
@@ -113,6 +113,13 @@ def table_keys(ids: Sequence[object] | NDArray[np.generic], *, source: object) -
     if integers is not None:
         return np.concatenate(integers) if integers else np.zeros(0, dtype=np.int64)
     return np.array(encoded)
+
+
+def _shown(one: object) -> str:
+    try:
+        return f"{one!r:.100}"
+    except ValueError:
+        return "an integer of more than 4,300 digits"
 
 
 def _blocks(ids: Sequence[object] | NDArray[np.generic]) -> Iterator[tuple[int, list[object]]]:

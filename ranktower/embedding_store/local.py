@@ -28,7 +28,7 @@ class LocalTable:
         """Map ``ids.npy`` and ``rows.bin`` of ``folder``; ReleaseError if they cannot be a table of this layout."""
         self.layout = layout
         self._rows = _map_rows(folder / ROWS_FILE, layout.row_size)
-        keys = _map_keys(folder / IDS_FILE)
+        keys = map_keys(folder / IDS_FILE)
         if len(keys) != len(self._rows):
             raise ReleaseError(f"{folder}: {len(keys)} ids in {IDS_FILE}, {len(self._rows)} rows in {ROWS_FILE}")
         self._index = IdIndex(keys)
@@ -130,9 +130,10 @@ def _map_rows(path: Path, row_size: int) -> NDArray[np.uint8]:
     return mapped.view(np.ndarray)
 
 
-def _map_keys(path: Path) -> NDArray[np.generic]:
+def map_keys(path: Path) -> NDArray[np.generic]:
+    """The keys in ``ids.npy`` [n], mapped; ReleaseError if it is no such file."""
     try:
-        keys: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
+        keys: NDArray[np.generic] = np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
         raise ReleaseError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:

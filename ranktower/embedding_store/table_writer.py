@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ranktower.embedding_store.codec import TAG_SIZE, RowLayout
 from ranktower.embedding_store.durable import fsync_folder
 from ranktower.embedding_store.ids import table_keys
-from ranktower.embedding_store.local import IDS_FILE, ROWS_FILE
+from ranktower.embedding_store.local import IDS_FILE, ROWS_FILE, map_keys
 from ranktower.errors import DataError, ReleaseError
 
 _PART = ROWS_FILE + ".part"
@@ -69,6 +69,7 @@ class TableWriter:
             self.rows_done = self._read_progress()
             os.ftruncate(self._file, self.rows_done * layout.row_size)
             if not self.rows_done:
+                (folder / ROWS_FILE).unlink(missing_ok=True)  # of another table, which these ids do not belong to
                 _save_keys(folder / IDS_FILE, keys)
         except BaseException:
             self.close()
@@ -143,12 +144,16 @@ class TableWriter:
 
     def _is_finished(self, keys: NDArray[np.generic]) -> bool:
         """Whether the folder already holds this very table: an earlier run finished it and was killed later."""
-        rows, ids = self._folder / ROWS_FILE, self._folder / IDS_FILE
-        if not rows.is_file() or not ids.is_file() or rows.stat().st_size != len(keys) * self._layout.row_size:
+        rows = self._folder / ROWS_FILE
+        if not rows.is_file() or rows.stat().st_size != len(keys) * self._layout.row_size:
             return False
         with rows.open("rb") as file:
             same_release = not len(keys) or file.read(TAG_SIZE) == self._layout.tag
-        return same_release and _fingerprint(np.load(ids, allow_pickle=False), self._layout) == self._fingerprint
+        try:
+            found = map_keys(self._folder / IDS_FILE)
+        except ReleaseError:
+            return False
+        return same_release and found.dtype == keys.dtype and np.array_equal(found, keys)
 
 
 def write_table(

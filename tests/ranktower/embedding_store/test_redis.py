@@ -1,0 +1,239 @@
+"""Rows, pointer and release in a real Redis server."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+from numpy.typing import NDArray
+
+from ranktower.embedding_store.codec import ARRAYS
+from ranktower.embedding_store.local import LocalTable
+from ranktower.embedding_store.redis import (
+    PointerWatch,
+    RedisStore,
+    RedisWriter,
+    delete_release,
+    read_pointer,
+    write_pointer,
+)
+from ranktower.embedding_store.redis_client import RedisOptions
+from ranktower.embedding_store.table_writer import write_table
+from ranktower.errors import ReleaseError
+from ranktower.registry import Pointer
+from ranktower.release import Manifest, release_tag
+
+Arrays = dict[str, NDArray[np.float32]]
+MakeArrays = Callable[..., Arrays]
+WriteItems = Callable[..., None]
+
+
+async def test_fetch_gives_each_id_its_row(
+    store: RedisStore, redis_server: Any, manifest: Manifest, random_arrays: MakeArrays, write_items: WriteItems
+) -> None:
+    layout = manifest.layout("item")
+    arrays = random_arrays(layout, 5)
+    write_items(RedisOptions(redis_server.url), manifest, [12, "a", "é\n'\"", "{slot}x", -7], arrays)
+    wanted = ["12", "nobody", "{slot}x", 12, "a\0", "", "é\n'\"", True, "\ud800", "012", -7, "a", 10**5000]
+    found = await store.fetch("item", wanted, timeout_s=2.0)  # type: ignore[arg-type]
+    expected = [one in ("12", "{slot}x", 12, "é\n'\"", -7, "a") and one is not True for one in wanted]
+    assert found.present.tolist() == expected
+    assert found.num_rejected == 0
+    decoded = layout.decode(found.raw)
+    for array in ARRAYS:
+        np.testing.assert_array_equal(decoded[array], arrays[array][[0, 3, 0, 2, 4, 1]])
+
+
+async def test_users_and_items_have_keys_of_their_own(
+    store: RedisStore, redis_server: Any, manifest: Manifest, random_arrays: MakeArrays
+) -> None:
+    users = random_arrays(manifest.layout("user"), 1)
+    with RedisWriter(RedisOptions(redis_server.url), manifest) as writer:
+        writer.write("user", [1], manifest.layout("user").encode(users))
+    assert (await store.fetch("user", [1], timeout_s=2.0)).present.tolist() == [True]
+    assert (await store.fetch("item", [1], timeout_s=2.0)).present.tolist() == [False]
+
+
+async def test_a_reader_without_project_code_reads_a_value(
+    redis_server: Any, manifest: Manifest, random_arrays: MakeArrays, write_items: WriteItems
+) -> None:
+    arrays = random_arrays(manifest.layout("item"), 1)
+    write_items(RedisOptions(redis_server.url), manifest, ["shoe 42"], arrays)
+    with redis.Redis(port=redis_server.port) as client:
+        value = client.get(f"ranktower:demo:{manifest.release}:i:shoe 42")
+    assert isinstance(value, bytes)
+    tag, *numbers = struct.unpack("<8s72e", value)  # 3 heads x (4 + 4 x 5)
+    assert tag.hex() == manifest.tag
+    np.testing.assert_array_equal(numbers[:12], arrays["embedding"].ravel())
+    np.testing.assert_array_equal(numbers[57:], arrays["gate"].ravel())
+
+
+async def test_values_that_are_no_rows_are_rejected(
+    store: RedisStore, redis_server: Any, manifest: Manifest, random_arrays: MakeArrays, write_items: WriteItems
+) -> None:
+    layout = manifest.layout("item")
+    write_items(RedisOptions(redis_server.url), manifest, ["good", "also"], random_arrays(layout, 2))
+    row = layout.encode(random_arrays(layout, 1))[0].tobytes()
+    prefix = f"ranktower:demo:{manifest.release}:i:"
+    with redis.Redis(port=redis_server.port) as client:
+        client.set(prefix + "short", row[:-1])
+        client.set(prefix + "long", row + b"\0")
+        client.set(prefix + "other", release_tag("20200101T000000Z-00000000") + row[8:])
+        client.set(prefix + "empty", b"")
+    ids = ["short", "good", "long", "absent", "other", "empty", "also"]
+    found = await store.fetch("item", ids, timeout_s=2.0)
+    assert found.present.tolist() == [False, True, False, False, False, False, True]
+    assert len(found.raw) == 2
+    assert found.num_rejected == 4
+
+
+async def test_a_thousand_ids_take_one_command(
+    store: RedisStore, redis_server: Any, manifest: Manifest, random_arrays: MakeArrays, write_items: WriteItems
+) -> None:
+    write_items(
+        RedisOptions(redis_server.url), manifest, list(range(1000)), random_arrays(manifest.layout("item"), 1000)
+    )
+    await store.fetch("item", [0], timeout_s=2.0)
+    with redis.Redis(port=redis_server.port) as client:
+        client.config_resetstat()
+        assert (await store.fetch("item", list(range(999, -1, -1)), timeout_s=2.0)).present.all()
+        statistics = client.info("commandstats")
+    assert statistics["cmdstat_mget"]["calls"] == 1
+    assert "cmdstat_get" not in statistics
+
+
+async def test_no_ids_and_only_impossible_ids_ask_nothing(manifest: Manifest) -> None:
+    nowhere = RedisStore(RedisOptions("redis://127.0.0.1:1"), manifest)
+    assert (await nowhere.fetch("item", [], timeout_s=0.1)).present.shape == (0,)
+    found = await nowhere.fetch("item", ["", "a\0", "x" * 257], timeout_s=0.1)
+    assert found.present.tolist() == [False, False, False]
+    assert found.num_rejected == 0
+    await nowhere.close()
+
+
+@pytest.fixture
+def table(tmp_path: Path, manifest: Manifest, random_arrays: MakeArrays) -> LocalTable:
+    layout = manifest.layout("item")
+    arrays = random_arrays(layout, 25)
+    write_table(tmp_path, list(range(25)), lambda rows: {a: v[rows] for a, v in arrays.items()}, layout)
+    return LocalTable(tmp_path, layout)
+
+
+async def test_a_table_is_copied_and_the_release_declared_complete_last(
+    store: RedisStore, redis_server: Any, manifest: Manifest, table: LocalTable
+) -> None:
+    told: list[int] = []
+    with RedisWriter(RedisOptions(redis_server.url), manifest) as writer:
+        writer.write_table("item", table, batch_size=10, on_batch=told.append)
+        assert told == [0, 10, 10, 5]
+        assert not writer.is_complete()
+        assert not await store.is_complete()
+        writer.finish()
+        assert writer.is_complete()
+    assert await store.is_complete()
+    ids = list(range(25))
+    np.testing.assert_array_equal((await store.fetch("item", ids, timeout_s=2.0)).raw, table.fetch(ids).raw)
+    keys = redis_server.command("keys", f"ranktower:demo:{manifest.release}:*").split()
+    assert len(keys) == 26  # rows and manifest, nothing else
+
+
+async def test_a_copy_that_was_interrupted_goes_on(
+    store: RedisStore, redis_server: Any, manifest: Manifest, table: LocalTable
+) -> None:
+    class PulledPlugError(Exception):
+        pass
+
+    told: list[int] = []
+
+    def pull_the_plug(num_rows: int) -> None:
+        told.append(num_rows)
+        if len(told) == 3:
+            raise PulledPlugError
+
+    with pytest.raises(PulledPlugError), RedisWriter(RedisOptions(redis_server.url), manifest) as writer:
+        writer.write_table("item", table, batch_size=10, on_batch=pull_the_plug)
+    again: list[int] = []
+    with RedisWriter(RedisOptions(redis_server.url), manifest) as writer:
+        assert writer.rows_done("item") == 20
+        assert not writer.is_complete()
+        writer.write_table("item", table, batch_size=10, on_batch=again.append)
+        writer.finish()
+    assert again == [20, 5]
+    ids = list(range(25))
+    np.testing.assert_array_equal((await store.fetch("item", ids, timeout_s=2.0)).raw, table.fetch(ids).raw)
+
+
+def test_writing_twice_changes_nothing(redis_server: Any, manifest: Manifest, table: LocalTable) -> None:
+    def content() -> dict[bytes, Any]:
+        with redis.Redis(port=redis_server.port) as client:
+            return {key: client.get(key) for key in client.scan_iter(f"ranktower:demo:{manifest.release}:*")}
+
+    with RedisWriter(RedisOptions(redis_server.url), manifest) as writer:
+        writer.write_table("item", table)
+        writer.finish()
+        before = content()
+        writer.write_table("item", table)
+        writer.finish()
+    assert content() == before
+
+
+def test_the_writer_refuses_what_is_no_row_of_the_release(
+    redis_server: Any, manifest: Manifest, random_arrays: MakeArrays
+) -> None:
+    layout = manifest.layout("item")
+    raw = layout.encode(random_arrays(layout, 2))
+    with RedisWriter(RedisOptions(redis_server.url), manifest) as writer:
+        for wrong in (raw[:1], raw[:, :-1], np.zeros_like(raw)):
+            with pytest.raises(ValueError, match=rf"^raw: not 2 item rows of release {manifest.release}$"):
+                writer.write("item", [1, 2], wrong)
+        with pytest.raises(ValueError, match=r"^ids: each must have 1 to 256 bytes and no NUL$"):
+            writer.write("item", [1, "a\0"], raw)
+
+
+async def test_the_pointer(
+    redis_server: Any, make_manifest: Callable[..., Manifest], release_ids: Iterator[str]
+) -> None:
+    options = RedisOptions(redis_server.url)
+    first, second = (make_manifest(model="pointed", release=next(release_ids)) for _ in range(2))
+    watch = PointerWatch(options, "pointed")
+    assert read_pointer(options, "pointed") is None
+    assert await watch.read() is None
+    with pytest.raises(ReleaseError, match=rf"release '{first.release}' of model 'pointed' is not complete$"):
+        write_pointer(options, "pointed", Pointer(release=first.release))
+    for manifest in (first, second):
+        with RedisWriter(options, manifest) as writer:
+            writer.finish()
+    pointer = Pointer(release=first.release).promoted(second.release)
+    write_pointer(options, "pointed", pointer)
+    assert read_pointer(options, "pointed") == pointer == Pointer(release=second.release, previous=(first.release,))
+    assert await watch.read() == pointer
+    assert "pointed:current" in redis_server.command("keys", "ranktower:pointed:current")
+    redis_server.command("set", "ranktower:pointed:current", "nonsense")
+    with pytest.raises(ReleaseError, match=r"^ranktower:pointed:current: not a pointer: .*got b'nonsense'$"):
+        await watch.read()
+    await watch.close()
+
+
+async def test_a_release_is_deleted_and_no_other(
+    redis_server: Any,
+    make_manifest: Callable[..., Manifest],
+    release_ids: Iterator[str],
+    random_arrays: MakeArrays,
+    write_items: WriteItems,
+) -> None:
+    options = RedisOptions(redis_server.url)
+    old, new = (make_manifest(model="deleted", release=next(release_ids)) for _ in range(2))
+    for manifest in (old, new):
+        write_items(options, manifest, list(range(2500)), random_arrays(manifest.layout("item"), 2500))
+    write_pointer(options, "deleted", Pointer(release=new.release))
+    with pytest.raises(ReleaseError, match=rf"release '{new.release}' of model 'deleted' is the current one$"):
+        delete_release(options, "deleted", new.release)
+    assert delete_release(options, "deleted", old.release) == 2500
+    assert delete_release(options, "deleted", old.release) == 0
+    assert redis_server.command("keys", f"ranktower:deleted:{old.release}:*") == ""
+    assert len(redis_server.command("keys", f"ranktower:deleted:{new.release}:*").split()) == 2501

@@ -52,3 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _usage(names: Sequence[str]) -> str:
     lines = "\n".join(f"  ranktower {name} --help" for name in names)
     return f"ranktower {__version__}: an open pre-ranking system\n\nCommands:\n{lines}\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

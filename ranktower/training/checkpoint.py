@@ -58,7 +58,7 @@ def save_checkpoint(
     for name, parameter in model.named_parameters():
         for moment, value in optimizer.state.get(parameter, {}).items():
             tensors[f"adam.{moment}.{name}"] = value
-    save_tensors(path, tensors, {"progress": json.dumps(asdict(progress))})
+    save_tensors(path, tensors, asdict(progress))
 
 
 def load_checkpoint(
@@ -72,8 +72,8 @@ def load_checkpoint(
     Raises:
         ConfigError: the file is damaged, or of a run with another configuration or other data.
     """
-    tensors, metadata = load_tensors(path)
-    progress = Progress(**json.loads(metadata["progress"]))
+    tensors, about = load_tensors(path)
+    progress = Progress(**about)
     for key, wanted in (("config_digest", config_digest), ("data_id", data_id)):
         found = getattr(progress, key)
         if found != wanted:
@@ -94,25 +94,29 @@ def load_checkpoint(
     return progress, _part(tensors, "best.")
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """One safetensors file, written aside, flushed to disk and renamed."""
+def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """One safetensors file, written aside, flushed to disk and renamed; ``about`` is kept as JSON in its header.
+
+    Equal content gives equal bytes: under one key, because the format keeps several in no order.
+    """
     aside = path.with_name(f".{path.name}.part")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, aside, metadata)
+    arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(arrays, aside, {"about": json.dumps(about)})
     with aside.open("rb") as file:
         os.fsync(file.fileno())
     aside.replace(path)
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file.
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors of a safetensors file, and what ``save_tensors`` kept about them.
 
     Raises:
         ConfigError: the file is missing or damaged.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata: dict[str, Any] = file.metadata() or {}
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 - no mapping
+            about: dict[str, Any] = json.loads((file.metadata() or {}).get("about", "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 - no mapping
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file") from None
     except SafetensorError as error:

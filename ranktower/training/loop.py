@@ -103,9 +103,7 @@ class Trainer:
         with tqdm(total=total, initial=done, desc="train", unit="step", disable=not self.show_bar) as bar:
             while not self.progress.finished:
                 self._epoch(per_epoch, bar)
-        save_tensors(
-            self.folder.model, self.best, {"data_id": self.dataset.data_id, "step": str(self.progress.best_step)}
-        )
+        save_tensors(self.folder.model, self.best, {"data_id": self.dataset.data_id, "step": self.progress.best_step})
         return self.progress
 
     def _epoch(self, per_epoch: int, bar: tqdm[Any]) -> None:

@@ -98,10 +98,10 @@ def load_run(path: Path) -> TrainedRun:
             raise ConfigError(f"{path}: no finished training run, {needed.name} is missing; run 'ranktower train'")
     config, encoder = TrainConfig.load(folder.config), FeatureEncoder.load(folder.features)
     model = RankTower(config.model, field_sizes(encoder.user), field_sizes(encoder.item))
-    tensors, metadata = load_tensors(folder.model)
+    tensors, about = load_tensors(folder.model)
     model.load_state_dict(tensors)
     run_id = hashlib.sha256(folder.model.read_bytes()).hexdigest()[:12]
-    return TrainedRun(folder, config, encoder, model.eval(), run_id, metadata["data_id"])
+    return TrainedRun(folder, config, encoder, model.eval(), run_id, about["data_id"])
 
 
 def read_metrics(folder: RunFolder) -> dict[str, Any]:

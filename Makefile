@@ -1,0 +1,41 @@
+# `make demo` and `make test` need Python 3.11 or newer, make, git and a package registry, and nothing before them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := ranktower offline service model_export tests benchmarks
+
+.PHONY: demo test lint format bench clean install system-packages
+
+# One stamp a set of pinned versions: a changed constraints file or pyproject.toml installs anew.
+$(VENV)/.installed: constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+install: $(VENV)/.installed
+
+demo: install  ## prepare, train, export, precompute, publish and serve; DEMO_ONCE=1 stops after one request
+	$(BIN)/ranktower demo
+
+# The tests of the stores run a real redis-server.
+system-packages:
+	@command -v redis-server >/dev/null || sh tests/install-redis.sh
+
+test: install system-packages
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+bench: install  ## measures the claims of the README and docs; writes dated files to benchmarks/results
+	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist work .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,190 @@
+"""``ranktower demo``: the whole chain on real data, ended by a running service that has answered one request.
+
+Every step is the command that a user would type, run as its own process. A second demo reuses what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from ranktower.data.readers.catalogue import find_dataset
+from ranktower.embedding_store.local import LocalTable
+from ranktower.errors import DataError, RankTowerError
+from ranktower.registry import Registry
+from ranktower.release import TABLES, read_manifest
+
+MODEL = "demo"
+NEIGHBOUR = Path("../shared/data")
+DOWNLOAD = "movielens-1m"
+CONFIG = Path(__file__).with_name("demo.yaml")
+SIMULATED = ("--users", "6000", "--items", "4000")
+READY_WITHIN_S = 60.0
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where the demo keeps each step's result."""
+
+    root: Path
+
+    def __getitem__(self, step: str) -> str:
+        return str(self.root / step)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="ranktower demo", description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("build/demo"), help="folder for everything the demo makes")
+    parser.add_argument("--config", type=Path, default=CONFIG, help="training configuration")
+    parser.add_argument("--max-users", default="1000", help="test users to evaluate")
+    options = parser.parse_args(argv)
+    started = time.monotonic()
+    folders = Folders(options.work)
+    _make_tables(folders)
+    _make_release(folders, options.config, options.max_users)
+    with _serving(folders["registry"]) as address:
+        _show_request(folders, address)
+        _say(f"\nThe demo took {time.monotonic() - started:.0f} s.")
+        if os.environ.get("DEMO_ONCE") == "1":
+            return 0
+        _say(f"Serving on {address} (its API: {address}/docs); Ctrl-C stops it.")
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.pause()
+    return 0
+
+
+def _make_tables(folders: Folders) -> None:
+    """Canonical tables from the best source there is, said in one line with the reason."""
+    named = os.environ.get("RANKTOWER_DATA_DIR")
+    place = Path(named) if named else NEIGHBOUR
+    if named or _has_dataset(place):
+        why = "RANKTOWER_DATA_DIR names it" if named else "it was found there, and RANKTOWER_DATA_DIR is not set"
+        name, source = find_dataset(place)
+        _say(f"Data: {name} from {source} ({why})")
+        _step("import", "data", "import", name, "--source", str(source), "--out", folders["tables"])
+        return
+    try:
+        _step("download", "data", "download", DOWNLOAD, "--out", folders["download"])
+    except RankTowerError:
+        _say("Data: the cascade simulator (RANKTOWER_DATA_DIR is not set, and the original download cannot be reached)")
+        _step("simulate", "data", "simulate", "--out", folders["tables"], *SIMULATED)
+        return
+    _say(f"Data: {DOWNLOAD}, the original download (RANKTOWER_DATA_DIR is not set)")
+    _step("import", "data", "import", "auto", "--source", folders["download"], "--out", folders["tables"])
+
+
+def _make_release(folders: Folders, config: Path, max_users: str) -> None:
+    """Prepare, train, evaluate, export, precompute, publish, promote."""
+    run, data = folders["run"], folders["prepared"]
+    release = ("--registry", folders["registry"], "--model", MODEL)
+    _step("prepare", "prepare", "--tables", folders["tables"], "--out", data)
+    _step("train", "train", "--data", data, "--out", run, "--config", str(config))
+    _step("evaluate", "evaluate", "--run", run, "--data", data, "--max-users", max_users)
+    _step("export", "export", "--run", run, "--data", data, "--out", folders["export"])
+    inputs = ("--run", run, "--export", folders["export"], "--data", data)
+    _step("precompute", "precompute", *inputs, *release, "--max-users", "300")
+    _step("publish", "publish", *release)
+    _step("promote", "promote", *release)
+
+
+def _step(name: str, *command: str) -> None:
+    """Run one ``ranktower`` command and show its time.
+
+    Raises:
+        RankTowerError: it failed; it has said why itself.
+    """
+    _say(f"\n[{name}] ranktower {' '.join(command)}")
+    started = time.monotonic()
+    status = subprocess.run([sys.executable, "-m", "ranktower.cli", *command], check=False).returncode
+    if status:
+        raise RankTowerError(f"step {name!r} ended with status {status}")
+    _say(f"[{name}] {time.monotonic() - started:.1f} s")
+
+
+@contextlib.contextmanager
+def _serving(registry: str) -> Iterator[str]:
+    """A service on port 8000, or on a free one where that is taken; yields its address once it is ready."""
+    port = _free_port(8000)
+    if port != 8000:
+        _say(f"\nPort 8000 is taken; serving on {port} instead.")
+    options = ("--registry", registry, "--model", MODEL, "--host", "127.0.0.1", "--port", str(port))
+    log = Path(registry).parent / "service.log"
+    with log.open("wb") as file:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "ranktower.cli", "serve", *options], stdout=file, stderr=subprocess.STDOUT
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        _wait_until_ready(server, address, log)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def _wait_until_ready(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    deadline = time.monotonic() + READY_WITHIN_S
+    while time.monotonic() < deadline and server.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{address}/readyz").status_code == 200:
+                return
+        time.sleep(0.1)
+    raise RankTowerError(f"the service did not become ready within {READY_WITHIN_S:.0f} s; its log is {log}")
+
+
+def _show_request(folders: Folders, address: str) -> None:
+    """Score a few stored items for a stored user, and print the request as a curl line with its answer."""
+    body = _example(folders)
+    text = json.dumps(body)
+    answer = httpx.post(f"{address}/v1/score", content=text, headers={"content-type": "application/json"})
+    _say(f"\ncurl -s {address}/v1/score -H 'content-type: application/json' -d '{text}'\n{answer.text}")
+    if answer.status_code != 200:
+        raise RankTowerError(f"the service answered {answer.status_code}")
+
+
+def _example(folders: Folders) -> dict[str, Any]:
+    registry = Registry(folders.root / "registry")
+    pointer = registry.current(MODEL)
+    if pointer is None:
+        raise RankTowerError("no release has been promoted")
+    release = registry.release_dir(MODEL, pointer.release)
+    manifest = read_manifest(release)
+    users, items = (LocalTable(release / TABLES[side], manifest.layout(side)).ids_at for side in ("user", "item"))
+    return {"user_id": users(slice(0, 1))[0], "candidate_ids": items(slice(0, 5))}
+
+
+def _has_dataset(folder: Path) -> bool:
+    try:
+        find_dataset(folder)
+    except DataError:
+        return False
+    return True
+
+
+def _free_port(wanted: int) -> int:
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return int(probe.getsockname()[1])
+    raise RankTowerError("no free port on 127.0.0.1")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ranktower.errors import ConfigError
+from ranktower.training.config import TrainConfig
+
+
+def test_the_defaults_are_the_papers_protocol() -> None:
+    config = TrainConfig()
+    assert (config.learning_rate, config.batch_lists) == (1e-3, 64)
+    assert (config.validation.every_steps, config.validation.k) == (1000, 100)
+    assert config.loss.softsort_power == 2
+
+
+def test_a_dumped_configuration_loads_to_the_same(tmp_path: Path) -> None:
+    config = TrainConfig.model_validate({"model": {"width": 64}, "loss": {"alpha": 3.0}, "seed": 4})
+    config.dump(tmp_path / "config.yaml")
+    loaded = TrainConfig.load(tmp_path / "config.yaml")
+    assert loaded == config
+    assert loaded.digest() == config.digest()
+    assert loaded.digest() != TrainConfig().digest()
+
+
+def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("")
+    assert TrainConfig.load(tmp_path / "config.yaml") == TrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("learning_rat: 1", r"config\.yaml: learning_rat: .*got 1"),
+        ("model: {width: 7}", r"config\.yaml: model\.width: .*got 7"),
+        ("batch_lists: many", r"config\.yaml: batch_lists: .*got 'many'"),
+        ("loss: {gamma: 2}", r"config\.yaml: loss\.gamma: "),
+        ("loss: {coarse: best}", r"config\.yaml: loss\.coarse: .*got 'best'"),
+        ("sampling: {num_random: -1}", r"config\.yaml: num_random: must be at least 0, got -1"),
+        ("[1, 2]", r"config\.yaml: the file: .*got \[1, 2\]"),
+        ("model: {width", r"config\.yaml: not readable as YAML"),
+    ],
+)
+def test_a_wrong_file_names_key_and_value(text: str, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=expected):
+        TrainConfig.load(tmp_path / "config.yaml")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"absent\.yaml: there is no such"):
+        TrainConfig.load(tmp_path / "absent.yaml")

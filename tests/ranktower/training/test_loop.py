@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from offline.train import run_training
+from ranktower.data.dataset import PreparedDataset
+from ranktower.data.sampling import FullStageSampler, SamplingOptions
+from ranktower.errors import ConfigError
+from ranktower.models import RankTower
+from ranktower.training.checkpoint import load_tensors
+from ranktower.training.config import TrainConfig
+from ranktower.training.evaluation import EvaluationOptions, ModelScorer, evaluate, popularity_scorer
+from ranktower.training.loop import DeviceFeatures, Trainer, score_lists
+from ranktower.training.run import RunFolder, load_run, read_metrics
+from ranktower.training.tensors import field_sizes, side_features
+
+CPU = torch.device("cpu")
+
+
+def test_a_run_leaves_model_metrics_and_curve(trained_run: Path, small_config: TrainConfig) -> None:
+    folder = RunFolder(trained_run)
+    metrics = read_metrics(folder)
+    assert metrics["steps"] == metrics["losses"][-1]["step"]
+    assert all(row["distillation"] > 0 and row["fine"] > 0 and row["coarse"] > 0 for row in metrics["losses"])
+    assert max(row["ndcg"] for row in metrics["validations"]) == pytest.approx(
+        next(row["ndcg"] for row in metrics["validations"] if row["step"] == metrics["best_step"])
+    )
+    assert folder.curve.read_bytes().startswith(b"\x89PNG")
+    assert TrainConfig.load(folder.config) == small_config
+
+
+def test_training_learns_more_than_popularity_knows(simulated: PreparedDataset, trained_run: Path) -> None:
+    run = load_run(trained_run)
+    options = EvaluationOptions(k=20)
+    learned = evaluate(ModelScorer.encode(run.model, simulated), simulated, options)
+    torch.manual_seed(0)
+    sizes = field_sizes(simulated.encoder.user), field_sizes(simulated.encoder.item)
+    untrained = evaluate(ModelScorer.encode(RankTower(run.config.model, *sizes).eval(), simulated), simulated, options)
+    popular = evaluate(popularity_scorer(simulated), simulated, options)
+    assert learned.ndcg > 1.5 * untrained.ndcg
+    assert learned.ndcg > 0.7 * popular.ndcg  # a few hundred steps on a tiny log: not far below, often above
+
+
+def test_score_lists_equals_scoring_each_list_alone(simulated: PreparedDataset, small_config: TrainConfig) -> None:
+    torch.manual_seed(1)
+    model = RankTower(small_config.model, field_sizes(simulated.encoder.user), field_sizes(simulated.encoder.item))
+    features = DeviceFeatures(side_features(simulated.users.features), side_features(simulated.items.features))
+    batch = next(FullStageSampler(simulated, small_config.sampling, None).epoch(0, 8))
+    with torch.no_grad():
+        together = score_lists(model, features, batch).numpy()
+    scorer = ModelScorer.encode(model, simulated)
+    for index, user in enumerate(batch.user_rows):
+        own = batch.mask[index]
+        np.testing.assert_allclose(
+            together[index, own], scorer(int(user), batch.item_rows[index, own]), atol=1e-4, rtol=0
+        )
+
+
+def test_what_stands_in_padding_changes_nothing(simulated: PreparedDataset, small_config: TrainConfig) -> None:
+    torch.manual_seed(1)
+    model = RankTower(small_config.model, field_sizes(simulated.encoder.user), field_sizes(simulated.encoder.item))
+    features = DeviceFeatures(side_features(simulated.users.features), side_features(simulated.items.features))
+    batch = next(FullStageSampler(simulated, SamplingOptions(max_impressions=100), None).epoch(0, 8))
+    padding = ~batch.mask
+    assert padding.any()
+    with torch.no_grad():
+        before = score_lists(model, features, batch).numpy()[batch.mask]
+        batch.item_rows[padding] = -1
+        after = score_lists(model, features, batch).numpy()[batch.mask]
+    np.testing.assert_array_equal(before, after)
+
+
+def test_the_same_seed_gives_the_same_model(
+    simulated: PreparedDataset, small_config: TrainConfig, trained_run: Path, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "again")
+    run_training(simulated, small_config, folder, device=CPU, show_bar=False)
+    assert folder.model.read_bytes() == RunFolder(trained_run).model.read_bytes()
+
+
+def test_a_killed_run_resumes_to_the_same_model(
+    simulated_folder: Path, small_config: TrainConfig, trained_run: Path, tmp_path: Path
+) -> None:
+    """SIGKILL a real ``ranktower train`` somewhere after its first checkpoint, then run the same command again."""
+    small_config.dump(tmp_path / "config.yaml")
+    run = RunFolder(tmp_path / "run")
+    command = [sys.executable, "-m", "ranktower.cli", "train", "--quiet", "--data", str(simulated_folder)]
+    command += ["--out", str(run.path), "--config", str(tmp_path / "config.yaml")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not run.checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert run.checkpoint.is_file()
+    assert not run.model.exists(), "the run ended before it could be killed"
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    ours, reference = load_tensors(run.model)[0], load_tensors(RunFolder(trained_run).model)[0]
+    for name, tensor in reference.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=0, atol=0, msg=name)
+
+
+def test_early_stopping_counts_validations_without_a_better_ndcg(
+    simulated: PreparedDataset, small_config: TrainConfig, tmp_path: Path
+) -> None:
+    impatient = small_config.model_copy(
+        update={
+            "learning_rate": 1e-12,  # nothing improves
+            "max_epochs": 50,
+            "validation": small_config.validation.model_copy(update={"patience": 2, "every_steps": 3}),
+        }
+    )
+    folder = RunFolder(tmp_path)
+    progress = Trainer(simulated, impatient, folder, candidates=None, device=CPU, progress_bar=False).fit()
+    assert progress.stale == 2
+    assert len(progress.validations) == 3
+    assert progress.step == 9
+    assert progress.best_step == 3
+
+
+def test_another_configuration_or_other_data_is_refused(
+    simulated: PreparedDataset, small_config: TrainConfig, trained_run: Path
+) -> None:
+    other = small_config.model_copy(update={"seed": 1})
+    with pytest.raises(ConfigError, match="another configuration"):
+        run_training(simulated, other, RunFolder(trained_run), device=CPU, show_bar=False)
+    changed = PreparedDataset(**{**vars(simulated), "info": simulated.info | {"data_id": "0" * 64}})
+    with pytest.raises(ConfigError, match="started with data_id"):
+        Trainer(changed, small_config, RunFolder(trained_run), candidates=None, device=CPU, progress_bar=False)
+
+
+def test_a_damaged_checkpoint_is_named(simulated: PreparedDataset, small_config: TrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(ConfigError, match=r"checkpoint\.safetensors: damaged"):
+        Trainer(simulated, small_config, RunFolder(tmp_path), candidates=None, device=CPU, progress_bar=False)

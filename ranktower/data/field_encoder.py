@@ -49,26 +49,51 @@ def factorise(values: Values) -> tuple[list[str], NDArray[np.int64]]:
         TypeError: a value is no category.
     """
     if isinstance(values, np.ndarray) and values.dtype.kind in "iubf":
-        distinct, inverse = np.unique(values, return_inverse=True, equal_nan=True)
-        texts = [None if value != value else canonical_value(value) for value in distinct.tolist()]
-        index, positions = _merge(texts)
-        return index, positions[inverse]
+        distinct, inverse = _distinct(values)
+        index: dict[str, int] = {}
+        texts = (None if value != value else canonical_value(value) for value in distinct.tolist())
+        places = [-1 if text is None else index.setdefault(text, len(index)) for text in texts]
+        return list(index), np.asarray(places, dtype=np.int64)[inverse]
     cells = values.tolist() if isinstance(values, np.ndarray) else values
+    known = _Places()
     try:
-        seen = list(dict.fromkeys(cells))
+        rows = np.fromiter(map(known.__getitem__, cells), dtype=np.int64, count=len(cells))
     except TypeError:
-        unhashable = next((cell for cell in cells if isinstance(cell, list | dict | set)), "an unhashable value")
-        raise TypeError(f"{short(unhashable)} is no category: a string, an integer or a boolean is") from None
-    index, positions = _merge([canonical_value(value) for value in seen])
-    place = dict(zip(seen, positions.tolist(), strict=True))
-    return index, np.fromiter(map(place.__getitem__, cells), dtype=np.int64, count=len(cells))
+        unhashable = [cell for cell in cells if isinstance(cell, list | dict | set)]
+        if not unhashable:
+            raise
+        raise TypeError(f"{short(unhashable[0])} is no category: a string, an integer or a boolean is") from None
+    return list(known.texts), rows
 
 
-def _merge(texts: list[str | None]) -> tuple[list[str], NDArray[np.int64]]:
-    """Different values may have one canonical text: the distinct texts, and the index of each value among them."""
-    index: dict[str, int] = {}
-    positions = [-1 if text is None else index.setdefault(text, len(index)) for text in texts]
-    return list(index), np.asarray(positions, dtype=np.int64)
+class _Places(dict[Any, int]):
+    """Index of a value's canonical text among all texts met; -1 for None. Different values may have one text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: dict[str, int] = {}
+
+    def __missing__(self, value: Any) -> int:
+        text = canonical_value(value)
+        place = -1 if text is None else self.texts.setdefault(text, len(self.texts))
+        self[value] = place
+        return place
+
+
+def _distinct(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The sorted distinct numbers and each row's place among them (NaN is one value)."""
+    if values.dtype.kind in "iu" and len(values):
+        least, most = int(values.min()), int(values.max())
+        # Codes and ids usually lie densely: a table of the span then saves the sort.
+        span = most - least + 1
+        if span <= 4 * len(values) + 1024 and most < 2**63:
+            offsets = values.astype(np.int64) - least
+            present = np.zeros(span, dtype=bool)
+            present[offsets] = True
+            distinct = np.flatnonzero(present) + least
+            return distinct, (np.cumsum(present) - 1)[offsets]
+    distinct, inverse = np.unique(values, return_inverse=True, equal_nan=True)
+    return distinct, inverse
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,10 +55,22 @@ def test_factorise_gives_every_row_its_own_category(values: list[Any]) -> None:
     assert [None if index < 0 else texts[index] for index in inverse] == [canonical_value(value) for value in values]
 
 
-@given(values=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=30))
-def test_factorise_of_integer_arrays_equals_that_of_lists(values: list[int]) -> None:
-    texts, inverse = factorise(np.array(values, dtype=np.int64))
+@given(data=st.data(), kind=st.sampled_from(["int8", "uint8", "int32", "int64", "uint64"]))
+def test_factorise_of_integer_arrays_equals_that_of_lists(data: st.DataObject, kind: str) -> None:
+    limits = np.iinfo(kind)
+    least = data.draw(st.sampled_from([int(limits.min), 0, int(limits.max) - 100]))
+    near = st.integers(least, least + 100)
+    values = data.draw(st.lists(near | st.integers(int(limits.min), int(limits.max)), max_size=30))
+    texts, inverse = factorise(np.array(values, dtype=kind))
     assert [texts[index] for index in inverse] == [str(value) for value in values]
+
+
+@pytest.mark.parametrize("least", [-(2**63), -50, 0, 2**63 - 101])
+def test_factorise_of_dense_integers(least: int) -> None:
+    values = least + np.random.default_rng(0).integers(0, 100, 1000)
+    texts, inverse = factorise(values)
+    assert [texts[index] for index in inverse] == [str(value) for value in values.tolist()]
+    assert len(texts) == 100
 
 
 def test_factorise_takes_nan_in_a_float_array_as_missing() -> None:

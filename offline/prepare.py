@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     defaults = PrepareOptions()
     parser = argparse.ArgumentParser(
         prog="ranktower prepare",
-        description="Split canonical tables, fit the feature encoder on the training split, and encode users and items.",
+        description="Split canonical tables, fit the feature encoder on the training split, encode users and items.",
     )
     add = parser.add_argument
     add("--tables", type=Path, required=True, help="folder of the three Parquet tables and features.yaml")

@@ -83,7 +83,8 @@ def _fit_field(feature: Feature, column: Values | Ragged, num_impressions: NDArr
 
 def _places(lengths: NDArray[np.integer]) -> NDArray[np.int64]:
     """Place of each flat value within its row."""
-    return np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    places: NDArray[np.int64] = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return places
 
 
 def _vocabulary(values: Values, weights: NDArray[np.integer], min_count: int) -> tuple[str, ...]:
@@ -110,5 +111,5 @@ def equal_frequency_edges(values: NDArray[np.float64], num_bins: int) -> NDArray
     if len(values) == 0:
         return np.empty(0, dtype=np.float64)
     ordered = np.sort(values)
-    edges = np.unique(ordered[np.arange(1, num_bins) * len(ordered) // num_bins])
-    return edges[edges > ordered[0]]
+    edges: NDArray[np.float64] = np.unique(ordered[np.arange(1, num_bins) * len(ordered) // num_bins])
+    return np.asarray(edges[edges > ordered[0]])

@@ -1,0 +1,292 @@
+"""Publishing, promoting and rolling back, with damage, races and kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import ranktower.registry
+from ranktower.errors import ReleaseError
+from ranktower.registry import Pointer, Registry
+from ranktower.release import Manifest, hash_files, read_manifest, write_manifest
+
+MakeManifest = Callable[..., Manifest]
+Stage = Callable[..., Path]
+FIRST, SECOND, THIRD = (f"2026112{day}T100000Z-0123abcd" for day in (3, 4, 5))
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(tmp_path / "registry")
+
+
+@pytest.fixture
+def stage(registry: Registry, make_manifest: MakeManifest) -> Stage:
+    """``stage(release)`` puts a complete release into staging and returns its folder."""
+
+    def make(release: str, content: bytes = b"rows", model: str = "demo") -> Path:
+        folder = registry.staging_dir(model, release)
+        (folder / "items").mkdir(parents=True)
+        (folder / "items" / "rows.bin").write_bytes(content)
+        write_manifest(folder, make_manifest(model=model, release=release, files=hash_files(folder)))
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def three(registry: Registry, stage: Stage) -> Registry:
+    for release in (SECOND, FIRST, THIRD):
+        registry.publish(stage(release))
+    return registry
+
+
+def test_an_empty_registry(registry: Registry) -> None:
+    assert registry.models() == []
+    assert registry.releases("demo") == []
+    assert registry.current("demo") is None
+
+
+def test_publishing_moves_a_release_to_its_place(registry: Registry, stage: Stage) -> None:
+    staging = stage(FIRST)
+    assert registry.releases("demo") == []
+    target = registry.publish(staging)
+    assert target == registry.root / "demo" / FIRST == registry.release_dir("demo", FIRST)
+    assert (target / "items" / "rows.bin").read_bytes() == b"rows"
+    assert not staging.exists()
+    assert registry.releases("demo") == [FIRST]
+    assert registry.models() == ["demo"]
+    assert registry.current("demo") is None  # published is not promoted
+
+
+def test_releases_stand_in_the_order_of_their_time(three: Registry) -> None:
+    assert three.releases("demo") == [FIRST, SECOND, THIRD]
+
+
+def test_publishing_again_changes_nothing(registry: Registry, stage: Stage) -> None:
+    staging = stage(FIRST)
+    target = registry.publish(staging)
+    inode = target.stat().st_ino
+    assert registry.publish(staging) == target  # a rerun after the move
+    assert registry.publish(stage(FIRST)) == target  # a rerun of everything
+    assert target.stat().st_ino == inode
+
+
+def test_another_release_of_the_same_id_is_refused(registry: Registry, stage: Stage) -> None:
+    target = registry.publish(stage(FIRST))
+    staging = stage(FIRST, b"other rows")
+    with pytest.raises(ReleaseError) as caught:
+        registry.publish(staging)
+    assert str(caught.value) == f"{target}: another release is published under this id"
+    assert (target / "items" / "rows.bin").read_bytes() == b"rows"
+    assert (staging / "items" / "rows.bin").read_bytes() == b"other rows"
+
+
+def test_a_damaged_release_is_not_published_and_stays_in_staging(registry: Registry, stage: Stage) -> None:
+    staging = stage(FIRST)
+    (staging / "items" / "rows.bin").write_bytes(b"ROWS")
+    with pytest.raises(ReleaseError, match=r"items/rows\.bin: SHA-256 "):
+        registry.publish(staging)
+    assert (staging / "items" / "rows.bin").read_bytes() == b"ROWS"
+    assert registry.releases("demo") == []
+
+
+def test_an_unfinished_release_is_not_published(registry: Registry, stage: Stage) -> None:
+    staging = stage(FIRST)
+    (staging / "items" / "progress.json").write_text("{}")
+    with pytest.raises(ReleaseError, match=r"items/progress\.json: not listed in manifest\.json$"):
+        registry.publish(staging)
+    (staging / "manifest.json").unlink()
+    with pytest.raises(ReleaseError, match=r"manifest\.json: cannot be read"):
+        registry.publish(staging)
+
+
+def test_a_release_in_the_wrong_folder_is_refused(registry: Registry, stage: Stage, tmp_path: Path) -> None:
+    staging = stage(FIRST)
+    renamed = staging.with_name(SECOND)
+    staging.rename(renamed)
+    with pytest.raises(ReleaseError) as caught:
+        registry.publish(renamed)
+    expected = f"release: '{FIRST}', but the folder says '{SECOND}'"
+    assert str(caught.value) == f"{renamed / 'manifest.json'}: {expected}"
+    outside = tmp_path / "demo" / ".staging" / SECOND
+    outside.parent.mkdir(parents=True)
+    renamed.rename(outside)
+    with pytest.raises(ReleaseError, match=r"not in the registry; expected .*registry/<model>/\.staging/"):
+        registry.publish(outside)
+
+
+def test_a_move_that_fails_leaves_staging(registry: Registry, stage: Stage) -> None:
+    staging = stage(FIRST)
+    target = registry.release_dir("demo", FIRST)
+    target.mkdir()
+    (target / "something").write_bytes(b"")
+    with pytest.raises(ReleaseError, match=r"manifest\.json: cannot be read"):
+        registry.publish(staging)
+    assert (staging / "manifest.json").exists()
+
+
+def test_a_crash_before_the_move_publishes_nothing(
+    registry: Registry, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staging = stage(FIRST)
+
+    def crash(folder: Path) -> None:
+        raise OSError(5, "Input/output error", str(folder))
+
+    monkeypatch.setattr(ranktower.registry, "fsync_tree", crash)
+    with pytest.raises(OSError, match="Input/output error"):
+        registry.publish(staging)
+    assert registry.releases("demo") == []
+    monkeypatch.undo()
+    registry.publish(staging)
+    assert registry.releases("demo") == [FIRST]
+
+
+def test_promote_and_roll_back(three: Registry) -> None:
+    assert three.promote("demo", FIRST) == Pointer(release=FIRST)
+    assert three.promote("demo", THIRD) == Pointer(release=THIRD, previous=(FIRST,))
+    assert three.promote("demo", SECOND) == Pointer(release=SECOND, previous=(THIRD, FIRST))
+    assert three.promote("demo", SECOND) == Pointer(release=SECOND, previous=(THIRD, FIRST))
+    assert three.rollback("demo") == Pointer(release=THIRD, previous=(FIRST,))
+    assert three.rollback("demo") == three.current("demo") == Pointer(release=FIRST)
+    with pytest.raises(ReleaseError, match=r"^model 'demo': no release was promoted before the current one$"):
+        three.rollback("demo")
+    assert three.current("demo") == Pointer(release=FIRST)
+
+
+def test_promoting_an_earlier_release_names_it_once(three: Registry) -> None:
+    for release in (FIRST, SECOND, FIRST):
+        three.promote("demo", release)
+    assert three.current("demo") == Pointer(release=FIRST, previous=(SECOND,))
+
+
+def test_the_pointer_is_one_line_of_json(three: Registry) -> None:
+    three.promote("demo", FIRST)
+    three.promote("demo", SECOND)
+    content = (three.root / "demo" / "current").read_text()
+    assert json.loads(content) == {"release": SECOND, "previous": [FIRST]}
+    assert content.endswith("\n")
+
+
+def test_a_release_that_is_not_published_is_not_promoted(three: Registry, stage: Stage) -> None:
+    release = "20261126T100000Z-0123abcd"
+    stage(release)
+    with pytest.raises(ReleaseError) as caught:
+        three.promote("demo", release)
+    published = f"(published: {FIRST}, {SECOND}, {THIRD})"
+    folder = three.release_dir("demo", release)
+    assert str(caught.value) == f"{folder}: release {release!r} of model 'demo' is not published {published}"
+    with pytest.raises(ReleaseError, match=r"\(published: none\)$"):
+        three.promote("nobody", release)
+
+
+def test_a_damaged_release_is_neither_promoted_nor_rolled_back_to(three: Registry) -> None:
+    three.promote("demo", FIRST)
+    three.promote("demo", SECOND)
+    for release in (FIRST, THIRD):
+        (three.release_dir("demo", release) / "items" / "rows.bin").write_bytes(b"ROWS")
+    with pytest.raises(ReleaseError, match=rf"{THIRD}/items/rows\.bin: SHA-256 "):
+        three.promote("demo", THIRD)
+    with pytest.raises(ReleaseError, match=rf"{FIRST}/items/rows\.bin: SHA-256 "):
+        three.rollback("demo")
+    assert three.current("demo") == Pointer(release=SECOND, previous=(FIRST,))
+
+
+def test_nothing_to_roll_back(registry: Registry) -> None:
+    with pytest.raises(ReleaseError, match=r"^model 'demo': no release has been promoted$"):
+        registry.rollback("demo")
+    assert not registry.root.exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b'{"release": "x"}', b'{"release": "../../etc"}', b"[]", b'{"previous": []}']
+)
+def test_a_broken_pointer(content: bytes, three: Registry) -> None:
+    path = three.root / "demo" / "current"
+    path.write_bytes(content)
+    with pytest.raises(ReleaseError) as caught:
+        three.current("demo")
+    assert str(caught.value).startswith(f"{path}: not a pointer: ")
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "", ".staging", "a\0b"])
+def test_names_that_lead_elsewhere(name: str, three: Registry) -> None:
+    for call in (three.releases, three.current, three.rollback):
+        with pytest.raises(ReleaseError, match="is not a model name"):
+            call(name)
+    for make in (three.release_dir, three.staging_dir, three.promote):
+        with pytest.raises(ReleaseError, match="is not a model name"):
+            make(name, FIRST)
+        with pytest.raises(ReleaseError, match="is not a release id"):
+            make("demo", name)
+
+
+def test_stray_files_are_no_releases(three: Registry) -> None:
+    (three.root / "demo" / "20261129T100000Z-0123abcd").mkdir()  # no manifest
+    (three.root / "demo" / "notes.txt").write_text("hello")
+    (three.root / "file").write_text("hello")
+    (three.root / ".hidden").mkdir()
+    assert three.releases("demo") == [FIRST, SECOND, THIRD]
+    assert three.models() == ["demo"]
+
+
+def test_a_reader_never_sees_half_a_pointer(three: Registry) -> None:
+    three.promote("demo", FIRST)
+    stop = threading.Event()
+    seen: list[Pointer | None] = []
+
+    def read() -> None:
+        while not stop.is_set():
+            seen.append(Registry(three.root).current("demo"))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(60):
+        three.promote("demo", (FIRST, SECOND, THIRD)[number % 3])
+    stop.set()
+    reader.join()
+    assert len(seen) > 20
+    assert all(pointer is not None for pointer in seen)
+    assert {pointer.release for pointer in seen if pointer} <= {FIRST, SECOND, THIRD}
+
+
+PROMOTE_OFTEN = """
+import sys
+from pathlib import Path
+from ranktower.registry import Registry
+
+for _ in range(15):
+    Registry(Path(sys.argv[1])).promote("demo", sys.argv[2])
+"""
+
+
+def test_promotions_of_two_processes_do_not_lose_each_other(three: Registry) -> None:
+    three.promote("demo", THIRD)
+    command = [sys.executable, "-c", PROMOTE_OFTEN, str(three.root)]
+    processes = [subprocess.Popen([*command, release]) for release in (FIRST, SECOND)]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0]
+    pointer = three.current("demo")
+    assert pointer is not None
+    # Whoever came last, the other two were served before, each named once.
+    assert sorted([pointer.release, *pointer.previous]) == [FIRST, SECOND, THIRD]
+
+
+def test_the_history_has_an_end() -> None:
+    pointer = Pointer(release=FIRST)
+    for number in range(150):
+        pointer = pointer.promoted(f"20270101T{number:06d}Z-0123abcd")
+    assert len(pointer.previous) == 100
+    assert pointer.previous[0] == "20270101T000148Z-0123abcd"
+
+
+def test_the_manifest_is_the_last_word_on_what_is_published(three: Registry) -> None:
+    assert read_manifest(three.release_dir("demo", FIRST)).release == FIRST
+    assert os.listdir(three.root / "demo" / ".staging") == []

@@ -1,0 +1,139 @@
+"""The retrieval index against a plain matrix product."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+
+import ranktower.embedding_store.faiss_index
+from ranktower.embedding_store.faiss_index import build_index, default_factory, load_index, pooled_vectors, search
+from ranktower.errors import ConfigError, ReleaseError
+
+RNG = np.random.default_rng(7)
+VECTORS = RNG.standard_normal((500, 8)).astype(np.float32)
+QUERY = RNG.standard_normal(8).astype(np.float32)
+BEST = np.argsort(-(VECTORS.astype(np.float64) @ QUERY), kind="stable")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> None:
+    faiss.omp_set_num_threads(1)
+
+
+def test_the_flat_index_is_exact(tmp_path: Path) -> None:
+    build_index(tmp_path / "items.faiss", VECTORS)
+    index = load_index(tmp_path / "items.faiss", num_items=500, width=8)
+    rows = search(index, QUERY, 20)
+    assert rows.dtype == np.int64
+    assert rows.tolist() == BEST[:20].tolist()
+    assert [path.name for path in tmp_path.iterdir()] == ["items.faiss"]
+
+
+def test_more_than_there_is(tmp_path: Path) -> None:
+    build_index(tmp_path / "index", VECTORS)
+    index = load_index(tmp_path / "index", num_items=500, width=8)
+    assert search(index, QUERY, 10_000).tolist() == BEST.tolist()
+
+
+def test_an_empty_index(tmp_path: Path) -> None:
+    build_index(tmp_path / "index", VECTORS[:0])
+    assert search(load_index(tmp_path / "index", num_items=0, width=8), QUERY, 5).tolist() == []
+
+
+def test_places_that_faiss_leaves_empty_are_left_out(tmp_path: Path) -> None:
+    """Of 16 lists eight are probed: they hold fewer items than are asked for, and FAISS fills up with -1."""
+    build_index(tmp_path / "index", VECTORS, factory="IVF16,Flat")
+    index = load_index(tmp_path / "index", num_items=500, width=8)
+    rows = search(index, QUERY, 500)
+    assert 0 < len(rows) < 500
+    assert rows.min() >= 0
+    assert len(set(rows.tolist())) == len(rows)
+    products = VECTORS[rows] @ QUERY
+    assert (np.diff(products) <= 1e-5).all()
+
+
+@pytest.mark.parametrize("factory", ["IVF16,Flat", "HNSW16"])
+def test_approximate_indexes_find_most(factory: str, tmp_path: Path) -> None:
+    """Vectors in clusters, as trained embeddings are."""
+    centres = RNG.standard_normal((16, 8)) * 4
+    vectors = (centres[np.arange(3000) % 16] + RNG.standard_normal((3000, 8)) * 0.3).astype(np.float32)
+    build_index(tmp_path / "index", vectors, factory=factory)
+    index = load_index(tmp_path / "index", num_items=3000, width=8)
+    hits = 0
+    for centre in centres.astype(np.float32):
+        best = np.argsort(-(vectors @ centre))[:10]
+        hits += len(set(best.tolist()) & set(search(index, centre, 10).tolist()))
+    assert hits >= 0.9 * 160
+
+
+def test_the_same_vectors_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        build_index(tmp_path / name, VECTORS, factory="IVF4,Flat")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_vectors_are_added_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranktower.embedding_store.faiss_index, "_BLOCK", 33)
+    np.save(tmp_path / "vectors.npy", VECTORS)
+    build_index(tmp_path / "index", np.load(tmp_path / "vectors.npy", mmap_mode="r"))
+    index = load_index(tmp_path / "index", num_items=500, width=8)
+    assert search(index, QUERY, 500).tolist() == BEST.tolist()
+
+
+@pytest.mark.parametrize(("num_items", "factory"), [(0, "Flat"), (200_000, "Flat"), (1_000_000, "IVF4000,Flat")])
+def test_the_default_factory(num_items: int, factory: str) -> None:
+    assert default_factory(num_items) == factory
+
+
+@pytest.mark.parametrize("factory", ["Nonsense", "IVF1000,Flat"])
+def test_a_factory_that_does_not_work(factory: str, tmp_path: Path) -> None:
+    (tmp_path / "index").write_bytes(b"old")
+    with pytest.raises(ConfigError) as caught:
+        build_index(tmp_path / "index", VECTORS, factory=factory)
+    assert str(caught.value).startswith(f"factory: {factory!r} cannot index 500 items: ")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"index": b"old"}
+
+
+def test_indexes_that_are_not_the_releases(tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    with pytest.raises(ReleaseError, match=r"index: cannot be read: no such file$"):
+        load_index(path, num_items=500, width=8)
+    build_index(path, VECTORS)
+    with pytest.raises(ReleaseError, match=r"index: 500 vectors of width 8, the release has 499 of width 8$"):
+        load_index(path, num_items=499, width=8)
+    with pytest.raises(ReleaseError, match=r"index: 500 vectors of width 8, the release has 500 of width 32$"):
+        load_index(path, num_items=500, width=32)
+    for content in (b"", b"not faiss at all", path.read_bytes()[:100]):
+        path.write_bytes(content)
+        with pytest.raises(ReleaseError, match=r"index: not a FAISS index: "):
+            load_index(path, num_items=500, width=8)
+
+
+def test_misuse() -> None:
+    with pytest.raises(ValueError, match=r"^k must be at least 1, got 0$"):
+        search(None, QUERY, 0)
+    with pytest.raises(ValueError, match=r"^vectors: shape \(8,\), expected \[n, d\]$"):
+        build_index(Path("never"), QUERY)
+
+
+def test_pooled_products_are_mean_cosines() -> None:
+    user = RNG.standard_normal((1, 2, 6)).astype(np.float32)
+    items = RNG.standard_normal((5, 3, 6)).astype(np.float32) * 9
+    products = pooled_vectors(items) @ pooled_vectors(user)[0]
+    for item, product in zip(items, products, strict=True):
+        cosines = [
+            float(u.astype(np.float64) @ i.astype(np.float64)) / float(np.linalg.norm(u) * np.linalg.norm(i))
+            for u in user[0]
+            for i in item
+        ]
+        assert product == pytest.approx(sum(cosines) / 6, abs=1e-6)
+
+
+def test_pooling_a_zero_vector_is_finite() -> None:
+    embedding = np.zeros((2, 2, 3), dtype=np.float32)
+    embedding[1, 1] = (0, 3, 4)
+    np.testing.assert_allclose(pooled_vectors(embedding), [[0, 0, 0], [0, 0.3, 0.4]], rtol=1e-6)
+    assert pooled_vectors(embedding[:0]).shape == (0, 3)

@@ -1,0 +1,71 @@
+"""The application: routes, error bodies, and the task that follows the release pointer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from ranktower import __version__
+from service.auth import ApiKeyMiddleware
+from service.context import ContextMiddleware
+from service.errors import ServiceError, on_http_exception, on_service_error, on_unexpected
+from service.metrics import Metrics
+from service.releases import Releases
+from service.routes import metrics, probes, rank, release, score
+from service.settings import Settings
+from service.state import ServiceState
+
+# The endpoints with a duration in the metrics; the others would only drown them in probes.
+ENDPOINTS = {"/v1/score": "score", "/v1/rank": "rank", "/v1/release": "release"}
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The routes alone, as ``docs/openapi.json`` documents them."""
+    service_metrics = Metrics()
+    state = ServiceState(settings, service_metrics, Releases(settings, service_metrics))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        watcher = asyncio.get_running_loop().create_task(state.releases.watch())
+        try:
+            yield
+        finally:
+            watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watcher
+            await state.releases.close()
+
+    app = FastAPI(
+        title="RankTower",
+        version=__version__,
+        description="Scores the candidates of the pre-ranking stage. Every error has one body: error, error_type,"
+        " request_id.",
+        lifespan=lifespan,
+        exception_handlers={
+            ServiceError: on_service_error,
+            HTTPException: on_http_exception,
+            Exception: on_unexpected,
+        },
+        redoc_url=None,
+        # A path that differs by a slash is not the same path: a redirected POST loses its body in many clients.
+        redirect_slashes=False,
+    )
+    app.state.service = state
+    for module in (score, rank, release, probes, metrics):
+        app.include_router(module.router)
+    return app
+
+
+def create_server(settings: Settings) -> ASGIApp:
+    """The whole stack as a server runs it. The context lies outermost, so that a 500 has its request id too."""
+    app = create_app(settings)
+    state: ServiceState = app.state.service
+    stack: ASGIApp = app
+    if settings.auth.api_key is not None:
+        stack = ApiKeyMiddleware(stack, settings.auth.api_key.get_secret_value())
+    return ContextMiddleware(stack, state.metrics, ENDPOINTS)

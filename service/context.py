@@ -1,0 +1,82 @@
+"""What the service knows of one request besides its body: id, arrival, outcome. An ASGI middleware around the app."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Mapping
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.metrics import Metrics
+
+# What a header may bring into logs and answers: bounded, printable, nothing that a log reader could take for markup.
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+
+
+class RequestContext:
+    """One request from arrival to answer."""
+
+    __slots__ = ("arrival", "outcome", "request_id")
+
+    def __init__(self, request_id: str, arrival: float) -> None:
+        """``arrival`` is ``time.perf_counter()`` when the server handed the request over."""
+        self.request_id = request_id
+        self.arrival = arrival
+        self.outcome = "ok"
+
+    def elapsed_ms(self) -> float:
+        """Milliseconds since arrival."""
+        return (time.perf_counter() - self.arrival) * 1000.0
+
+
+def context_of(request: Request) -> RequestContext:
+    """The context that the middleware put into the request's scope."""
+    context: RequestContext = request.scope["state"]["context"]
+    return context
+
+
+class ContextMiddleware:
+    """Gives each request its context, answers with ``x-request-id``, and measures the known endpoints."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, endpoints: Mapping[str, str]) -> None:
+        """``endpoints`` maps the measured paths to their names in the metrics."""
+        self._app = app
+        self._metrics = metrics
+        self._endpoints = endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        context = RequestContext(_request_id(scope), time.perf_counter())
+        scope.setdefault("state", {})["context"] = context
+        header = (b"x-request-id", context.request_id.encode("ascii"))
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), header]
+            await send(message)
+
+        completed = False
+        try:
+            await self._app(scope, receive, send_with_id)
+            completed = True
+        finally:
+            endpoint = self._endpoints.get(scope["path"])
+            if endpoint is not None:
+                outcome = context.outcome if completed else "internal_error"
+                self._metrics.observe_request(endpoint, outcome, time.perf_counter() - context.arrival)
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            if _REQUEST_ID.fullmatch(value):
+                text: str = value.decode("ascii")
+                return text
+            break
+    return uuid.uuid4().hex

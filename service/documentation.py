@@ -1,0 +1,47 @@
+"""OpenAPI parts that FastAPI cannot see, because the hot endpoints read their bodies themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from service.budget import ENVOY_HEADER
+from service.schemas import ErrorBody
+
+_STATUSES = {
+    401: "No API key, where one is configured",
+    403: "A wrong API key",
+    408: "The body did not arrive in time",
+    413: "Too many candidates, or too many bytes",
+    415: "A compressed body",
+    422: "Malformed: not JSON, an unknown field, a wrong type or value",
+    500: "Internal error",
+    503: "Not ready, or the embedding store does not answer",
+    504: "Nothing was scored within the budget",
+}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody, "description": text} for status, text in _STATUSES.items()
+}
+
+_HEADERS = {
+    "x-request-id": "1 to 128 of A-Z a-z 0-9 . _ : / + = @ -; echoed in the answer. Another value is replaced.",
+    "x-api-key": "Where the service has a key; Authorization: Bearer works too.",
+    ENVOY_HEADER: "A budget in whole milliseconds, as Envoy sends it.",
+}
+
+
+def request_body(model: type[BaseModel], example: Mapping[str, Any]) -> dict[str, Any]:
+    """``openapi_extra`` of an endpoint that reads a ``model`` by hand."""
+    schema = model.model_json_schema()
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": schema, "example": dict(example)}},
+        },
+        "parameters": [
+            {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string"}}
+            for name, text in _HEADERS.items()
+        ],
+    }

@@ -1,0 +1,74 @@
+"""A release proves itself: the scores it was published with come out again, from the store and graph served here."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranktower.errors import ReleaseError
+from ranktower.release import GOLDEN, Manifest
+from service.scorer import Scorer
+from service.stores import ReleaseStore
+
+# No request waits for this, and it is the first thing a fresh connection is asked.
+_FETCH_TIMEOUT_S = 5.0
+
+
+class GoldenMismatchError(ReleaseError):
+    """The release's golden pairs are not scored as when it was published."""
+
+
+async def check_golden(
+    folder: Path, manifest: Manifest, *, store: ReleaseStore, scorer: Scorer, tolerance: float
+) -> float:
+    """Score the golden pairs through the store and the scorer.
+
+    Args:
+        tolerance: largest difference accepted, on the cosine-sum scale (score times tau).
+
+    Returns:
+        The largest difference found.
+
+    Raises:
+        GoldenMismatchError: a difference is larger or not a number, or a row of a pair is not stored.
+        ReleaseError: ``golden.npz`` is not what it should be.
+        StoreUnavailableError: the store does not answer.
+    """
+    user_ids, item_ids, expected = _read(folder / GOLDEN)
+    user_of, pairs_user = np.unique(user_ids, return_inverse=True)
+    users = await store.fetch("user", user_of.tolist(), timeout_s=_FETCH_TIMEOUT_S)
+    items = await store.fetch("item", item_ids.tolist(), timeout_s=_FETCH_TIMEOUT_S)
+    if not (users.present.all() and items.present.all()):
+        absent = int((~users.present).sum()), int((~items.present).sum())
+        raise GoldenMismatchError(
+            f"{folder / GOLDEN}: {absent[0]} users and {absent[1]} items of the pairs are not stored"
+        )
+
+    def largest_difference() -> float:
+        differences = [0.0]
+        for row in range(len(user_of)):
+            pairs = np.flatnonzero(pairs_user == row)
+            scores = scorer.score(scorer.user_arrays(users.raw[row : row + 1]), items.raw[pairs])
+            differences.append(float(np.abs(scores.astype(np.float64) - expected[pairs]).max()) * manifest.tau)
+        return float(np.max(differences))  # unlike max(), NaN wins
+
+    found = await asyncio.to_thread(largest_difference)
+    if not found <= tolerance:
+        raise GoldenMismatchError(f"{folder / GOLDEN}: scores differ by {found:.3g}, more than {tolerance:g}")
+    return found
+
+
+def _read(path: Path) -> tuple[NDArray[np.str_], NDArray[np.str_], NDArray[np.float32]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays: dict[str, NDArray[Any]] = {name: file[name] for name in ("user_ids", "item_ids", "scores")}
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise ReleaseError(f"{path}: cannot be read: {error}") from error
+    lengths = {len(array) for array in arrays.values()}
+    if len(lengths) != 1 or not max(lengths):
+        raise ReleaseError(f"{path}: user_ids, item_ids and scores must have one length above 0, got {sorted(lengths)}")
+    return arrays["user_ids"], arrays["item_ids"], arrays["scores"]

@@ -1,0 +1,39 @@
+"""``/livez`` and ``/readyz`` for the orchestrator."""
+
+from __future__ import annotations
+
+import orjson
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.schemas import ErrorBody, LiveResponse, ReadyResponse
+from service.state import state_of
+
+router = APIRouter()
+
+
+@router.get("/livez", summary="Is the process alive", response_model=None, responses={200: {"model": LiveResponse}})
+async def livez() -> Response:
+    """Touches nothing: answers as long as the event loop runs."""
+    return Response(b'{"status":"alive"}', media_type="application/json")
+
+
+@router.get(
+    "/readyz",
+    summary="Is a release being served",
+    response_model=None,
+    responses={200: {"model": ReadyResponse}, 503: {"model": ErrorBody}},
+)
+async def readyz(request: Request) -> Response:
+    """200 once a release is verified, warmed up and has reproduced its golden scores. A newer release that was refused
+    is named, while the old one goes on being served."""
+    releases = state_of(request).releases
+    release = releases.current().release
+    refusal = releases.refusal
+    answer = {
+        "status": "ready",
+        "release": release,
+        "refused": {"release": refusal.release, "reason": refusal.reason} if refusal else None,
+    }
+    return Response(orjson.dumps(answer), media_type="application/json")

@@ -1,0 +1,35 @@
+"""``GET /v1/release``: what is being served."""
+
+from __future__ import annotations
+
+import orjson
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.documentation import ERRORS
+from service.schemas import ReleaseResponse
+from service.state import state_of
+
+router = APIRouter()
+
+# Not the list of files, and not the training configuration, which may name the operator's paths.
+_FIELDS = frozenset(ReleaseResponse.model_fields) - {"refused"}
+
+
+@router.get(
+    "/v1/release",
+    summary="The release being served",
+    response_model=None,
+    responses={200: {"model": ReleaseResponse}, **{code: ERRORS[code] for code in (401, 403, 503)}},
+)
+async def release(request: Request) -> Response:
+    """Identity, shape, offline metrics and parity figures of the release, from its manifest."""
+    releases = state_of(request).releases
+    manifest = releases.current().manifest
+    refusal = releases.refusal
+    answer = {
+        **manifest.model_dump(mode="json", include=set(_FIELDS)),
+        "refused": {"release": refusal.release, "reason": refusal.reason} if refusal else None,
+    }
+    return Response(orjson.dumps(answer), media_type="application/json")

@@ -1,0 +1,117 @@
+"""``ranktower serve``: the HTTP service, in one process or several."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import logging.config
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from ranktower.errors import ConfigError
+from service.app import create_server
+from service.logs import log_config
+from service.metrics import MULTIPROC_ENV
+from service.settings import ENV_PREFIX, Settings, load_settings
+
+logger = logging.getLogger(__name__)
+
+# What ``--option`` sets, by section and key.
+_OPTIONS: dict[str, tuple[str, str]] = {
+    "registry": ("release", "registry"),
+    "model": ("release", "model"),
+    "host": ("http", "host"),
+    "port": ("http", "port"),
+    "workers": ("http", "workers"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT, then finish the requests under way. Returns the exit status.
+
+    Raises:
+        ConfigError: the configuration is wrong, or the address cannot be listened on.
+    """
+    arguments = vars(_parser().parse_args(argv))
+    overrides: dict[str, dict[str, Any]] = {}
+    for option, (section, key) in _OPTIONS.items():
+        if arguments[option] is not None:
+            overrides.setdefault(section, {})[key] = arguments[option]
+    settings = load_settings(overrides, arguments["config"])
+    logging.config.dictConfig(log_config(settings.log.level))
+    listener = _listen(settings)
+    with listener, tempfile.TemporaryDirectory(prefix="ranktower-metrics-") as folder:
+        host, port = listener.getsockname()[:2]
+        fields = {"host": host, "port": port, "workers": settings.http.workers, "model": settings.release.model}
+        logger.info("listening", extra={"fields": fields})
+        _run(settings, listener, folder)
+    logger.info("stopped")
+    return 0
+
+
+def _run(settings: Settings, listener: socket.socket, metrics_folder: str) -> None:
+    config = uvicorn.Config(
+        partial(create_server, settings),
+        factory=True,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        workers=settings.http.workers,
+        backlog=settings.http.backlog,
+        timeout_graceful_shutdown=settings.http.drain_timeout_s,
+        log_config=log_config(settings.log.level),
+        access_log=False,
+        server_header=False,
+    )
+    if settings.http.workers > 1:
+        # Read by prometheus_client when a worker imports it, hence in the environment and before any worker starts.
+        os.environ[MULTIPROC_ENV] = metrics_folder
+        Multiprocess(config, sockets=[listener]).run()
+        return
+    # uvicorn raises the signal again once it has drained; a service that stopped as asked exits with 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(settings: Settings) -> socket.socket:
+    host, port = settings.http.host, settings.http.port
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise ConfigError(f"http.host={host!r}, http.port={port}: cannot listen: {error.strerror}") from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ranktower serve",
+        description="Serve the promoted release of a model over HTTP.",
+        epilog=f"Every setting of docs/api.md can also be given as {ENV_PREFIX}<SECTION>__<KEY> or in the YAML file;"
+        " an option wins over the environment, the environment over the file.",
+    )
+    parser.add_argument("--registry", type=Path, help="folder of the releases")
+    parser.add_argument("--model", help="which model's releases to serve")
+    parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on, 0 for any (default 8000)")
+    parser.add_argument("--workers", type=int, help="processes, one core each (default 1)")
+    parser.add_argument("--config", type=Path, help="YAML file with the same sections and keys")
+    return parser

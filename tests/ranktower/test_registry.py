@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -277,6 +278,19 @@ def test_promotions_of_two_processes_do_not_lose_each_other(three: Registry) -> 
     assert pointer is not None
     # Whoever came last, the other two were served before, each named once.
     assert sorted([pointer.release, *pointer.previous]) == [FIRST, SECOND, THIRD]
+
+
+def test_a_change_waits_for_the_one_before_it(three: Registry) -> None:
+    three.promote("demo", FIRST)
+    promotion = threading.Thread(target=three.promote, args=("demo", SECOND))
+    with (three.root / "demo" / ".lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as a promotion or rollback of another process holds it
+        promotion.start()
+        promotion.join(timeout=0.3)
+        assert promotion.is_alive()
+        assert three.current("demo") == Pointer(release=FIRST)
+    promotion.join(timeout=30)
+    assert three.current("demo") == Pointer(release=SECOND, previous=(FIRST,))
 
 
 def test_the_history_has_an_end() -> None:

@@ -204,6 +204,27 @@ async def test_refused_credentials(start_redis: Callable[..., Any], manifest: Ma
     await store.close()
 
 
+async def test_a_refused_key_does_not_leave_answers_behind(
+    redis_cluster: Any, options: RedisOptions, manifest: Manifest, random_arrays: MakeArrays, write_items: WriteItems
+) -> None:
+    layout = manifest.layout("item")
+    arrays = random_arrays(layout, 3)
+    ids = ["{slot}secret", "{slot}a", "{slot}b"]
+    write_items(options, manifest, ids, arrays)
+    user = ["acl", "setuser", "partial", "on", ">pw", f"~ranktower:demo:{manifest.release}:i:{{slot}}?", "+@all"]
+    for server in redis_cluster.servers:
+        assert server.command(*user) == "OK"
+    url = options.url.replace("redis://", "redis://partial:pw@")
+    store = RedisStore(RedisOptions(url, cluster=True, max_connections=1), manifest)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError) as caught:
+            await store.fetch("item", ids, timeout_s=5.0)
+        assert caught.value.kind == "auth"
+        found = await store.fetch("item", ids[:0:-1], timeout_s=5.0)
+        np.testing.assert_array_equal(layout.decode(found.raw)["key"], arrays["key"][:0:-1])
+    await store.close()
+
+
 async def test_a_master_that_fails_is_replaced(
     store: RedisStore, redis_cluster: Any, options: RedisOptions, manifest: Manifest, random_arrays: MakeArrays,
     write_items: WriteItems,

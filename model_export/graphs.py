@@ -135,4 +135,5 @@ def _write(
 
 
 def _tower_shapes(dynamic: Sequence[Mapping[int, object]]) -> dict[str, object]:
-    return {"codes": dynamic[0], "bags": tuple(dynamic[1:])}
+    # A side without a multi-valued field calls the graph without ``*bags``, and torch.export wants no key for it then.
+    return {"codes": dynamic[0], "bags": tuple(dynamic[1:])} if len(dynamic) > 1 else {"codes": dynamic[0]}

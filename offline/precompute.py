@@ -21,7 +21,7 @@ from offline.redis_target import add_redis_options, redis_options
 from ranktower.data.dataset import PreparedDataset
 from ranktower.data.dataset import Side as DatasetSide
 from ranktower.embedding_store.codec import ARRAYS, RowDtype, RowLayout, Side
-from ranktower.embedding_store.faiss_index import write_index
+from ranktower.embedding_store.faiss_index import build_index, pooled_vectors
 from ranktower.embedding_store.local import LocalTable, write_fallback_user
 from ranktower.embedding_store.redis import RedisWriter
 from ranktower.embedding_store.redis_client import RedisOptions
@@ -208,8 +208,8 @@ def _write_side(
 
 def _write_index(staging: Path, items: LocalTable, layout: RowLayout, *, batch_rows: int) -> None:
     """Row numbers of the index are those of the table: both stand in the order of the ids."""
-    embeddings = [layout.decode(raw)["embedding"] for _, raw in items.batches(batch_rows)]
-    write_index(staging / RETRIEVAL_INDEX, np.concatenate(embeddings))
+    vectors = [pooled_vectors(layout.decode(raw)["embedding"]) for _, raw in items.batches(batch_rows)]
+    build_index(staging / RETRIEVAL_INDEX, np.concatenate(vectors))
 
 
 def _advance(bar: tqdm[Any]) -> Callable[[int], None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -108,8 +107,7 @@ class Trainer:
 
     def _epoch(self, per_epoch: int, bar: tqdm[Any]) -> None:
         progress = self.progress
-        batches = self.sampler.epoch(progress.epoch, self.config.batch_lists)
-        for batch in islice(batches, progress.batch, None):
+        for batch in self.sampler.epoch(progress.epoch, self.config.batch_lists, first_batch=progress.batch):
             self._step(batch, bar)
             progress.batch += 1
             last = progress.batch == per_epoch

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from model_export.command import main
+from model_export.export import export_model
+from model_export.graphs import ARRAYS, write_tower
+from model_export.parity import TOLERANCE, ParityError, RealRows, check_parity
+from ranktower.blocks import FieldSizes, SideFeatures
+from ranktower.data.dataset import PreparedDataset
+from ranktower.errors import ConfigError
+from ranktower.models import RankTower, RankTowerConfig
+from ranktower.training.run import TrainedRun, load_run
+from ranktower.training.tensors import side_features
+
+FILES = ["features.json", "item_tower.onnx", "model.json", "scorer.onnx", "user_tower.onnx"]
+
+
+@pytest.fixture(scope="module")
+def run(trained_run: Path) -> TrainedRun:
+    return load_run(trained_run)
+
+
+@pytest.fixture(scope="module")
+def real(simulated: PreparedDataset) -> RealRows:
+    return RealRows(
+        side_features(simulated.users.features.take(slice(8))), side_features(simulated.items.features.take(slice(50)))
+    )
+
+
+@pytest.fixture(scope="module")
+def exported(trained_run: Path, simulated_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("export") / "export"
+    assert main(["--run", str(trained_run), "--data", str(simulated_folder), "--out", str(out)]) == 0
+    return out
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def test_writes_graphs_encoder_and_description(exported: Path, run: TrainedRun) -> None:
+    assert sorted(path.name for path in exported.iterdir()) == FILES
+    description = json.loads((exported / "model.json").read_text())
+    assert description["run_id"] == run.run_id
+    assert description["data_id"] == run.data_id
+    assert description["tau"] == pytest.approx(run.model.similarity.tau.item())
+    assert description["shape"] == {"num_user_heads": 2, "num_item_heads": 3, "width": 16, "attention_width": 8}
+    assert set(description["parity"]) == {"scorer_random", "scorer_real", "scorer_zero", "user_tower", "item_tower"}
+    assert all(0 <= figure <= TOLERANCE for figure in description["parity"].values())
+
+
+@pytest.mark.parametrize("num_candidates", [1, 2, 3, 64, 10_000])
+def test_the_scorer_takes_any_number_of_candidates(num_candidates: int, exported: Path, run: TrainedRun) -> None:
+    random = np.random.default_rng(num_candidates)
+    sizes = {"user": (1, 2), "item": (num_candidates, 3)}
+    feed = {
+        f"{side}_{array}": random.standard_normal((*sizes[side], 16 if array == "embedding" else 8)).astype(np.float32)
+        for side in ("user", "item")
+        for array in ARRAYS
+    }
+    scores = session(exported / "scorer.onnx").run(["scores"], feed)[0]
+    arrays = [torch.from_numpy(array) for array in feed.values()]
+    with torch.no_grad():
+        expected = run.model.score_pairs(tuple(arrays[:5]), tuple(array[None] for array in arrays[5:]))[0].numpy()
+    assert scores.shape == (num_candidates,)
+    np.testing.assert_allclose(scores, expected, atol=1e-5 / run.model.similarity.tau.item(), rtol=0)
+
+
+def test_the_towers_give_torchs_rows_for_one_row_and_for_many(
+    exported: Path, run: TrainedRun, simulated: PreparedDataset
+) -> None:
+    for side, rows in (("user", simulated.users), ("item", simulated.items)):
+        graph = session(exported / f"{side}_tower.onnx")
+        for count in (1, 37):
+            part = rows.features.take(slice(count))
+            feed = {"codes": part.codes.astype(np.int64)}
+            for name, values in part.bags.items():
+                feed |= {f"{name}_values": values.astype(np.int64)}
+                feed |= {f"{name}_length": part.lengths[name].astype(np.int64)}
+            outputs = graph.run([f"{side}_{array}" for array in ARRAYS], feed)
+            with torch.no_grad():
+                encode = run.model.encode_users if side == "user" else run.model.encode_items
+                expected = encode(side_features(part))
+            for output, array in zip(outputs, expected, strict=True):
+                np.testing.assert_allclose(output, array.numpy(), atol=1e-5, rtol=0)
+
+
+def test_nothing_that_could_be_precomputed_is_computed_online(exported: Path) -> None:
+    """The scorer holds the two output projections as its only weight matrices, and never expands the user."""
+    graph = onnx.load(exported / "scorer.onnx").graph
+    matrices = sorted(tuple(init.dims) for init in graph.initializer if len(init.dims) == 2)
+    assert matrices == [(8, 16), (8, 16)]
+    operators = {node.op_type for node in graph.node}
+    assert not operators & {"Expand", "Tile", "Gather", "Loop", "Sigmoid"}
+    domain = {opset.domain for opset in graph_opsets(exported / "scorer.onnx")}
+    assert domain <= {"", "ai.onnx"}
+
+
+def graph_opsets(path: Path) -> list[onnx.OperatorSetIdProto]:
+    return list(onnx.load(path).opset_import)
+
+
+def test_an_export_that_fails_parity_leaves_nothing_behind(
+    run: TrainedRun, real: RealRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph with another temperature than the model's is written in place of the right one."""
+    from model_export import export as module
+
+    def wrong_scorer(model: object, path: Path) -> None:
+        with torch.no_grad():
+            run.model.similarity.log_tau += 0.01
+            write_scorer(run.model, path)
+            run.model.similarity.log_tau -= 0.01
+
+    write_scorer = module.write_scorer
+    monkeypatch.setattr(module, "write_scorer", wrong_scorer)
+    with pytest.raises(ParityError, match=r"parity check 'scorer_random' failed: torch and ONNX differ by"):
+        export_model(run.model, run.encoder, tmp_path / "export", real=real, origin={})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_not_a_number_fails_parity(run: TrainedRun, real: RealRows, exported: Path) -> None:
+    broken = onnx.load(exported / "scorer.onnx")
+    for init in broken.graph.initializer:
+        if tuple(init.dims) == (8, 16):
+            init.CopyFrom(onnx.numpy_helper.from_array(np.full((8, 16), np.nan, dtype=np.float32), init.name))
+    folder = exported.parent / "broken"
+    folder.mkdir()
+    for name in FILES:
+        (folder / name).write_bytes((exported / name).read_bytes())
+    onnx.save(broken, folder / "scorer.onnx")
+    with pytest.raises(ParityError, match="nan"):
+        check_parity(run.model, folder, real)
+
+
+def test_an_earlier_export_is_replaced_and_a_foreign_folder_is_not(
+    run: TrainedRun, real: RealRows, exported: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "export"
+    out.mkdir()
+    for name in FILES:
+        (out / name).write_bytes((exported / name).read_bytes())
+    (out / "model.json").write_text("{}")
+    export_model(run.model, run.encoder, out, real=real, origin={"run_id": "again"})
+    assert json.loads((out / "model.json").read_text())["run_id"] == "again"
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("mine")
+    with pytest.raises(ConfigError, match="holds no export"):
+        export_model(run.model, run.encoder, foreign, real=real, origin={})
+    assert (foreign / "thesis.tex").read_text() == "mine"
+
+
+def test_a_folder_without_a_finished_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no finished training run, config\.yaml is missing"):
+        main(["--run", str(tmp_path), "--data", str(tmp_path), "--out", str(tmp_path / "out")])
+
+
+@pytest.mark.parametrize("bags", [{}, {"tags": 5}, {"tags": 5, "genres": 3}])
+def test_a_tower_of_any_number_of_multi_valued_fields(bags: dict[str, int], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sizes = FieldSizes(single={"age": 4}, bags=bags)
+    model = RankTower(RankTowerConfig(width=8, attention_width=8, hidden=(8,)), sizes, sizes).eval()
+    write_tower(model, "user", sizes, tmp_path / "tower.onnx", bag_slots=dict.fromkeys(bags, 3))
+    codes, values = torch.tensor([[3], [0]]), torch.tensor([[1, 2, 0], [1, 1, 2]])
+    lengths = torch.tensor([2, 0])
+    feed = {"codes": codes.numpy()}
+    for name in bags:
+        feed |= {f"{name}_values": values.numpy(), f"{name}_length": lengths.numpy()}
+    outputs = session(tmp_path / "tower.onnx").run([f"user_{array}" for array in ARRAYS], feed)
+    features = SideFeatures(codes, (values,) * len(bags), (lengths,) * len(bags))
+    with torch.no_grad():
+        for output, array in zip(outputs, model.encode_users(features), strict=True):
+            np.testing.assert_allclose(output, array.numpy(), atol=1e-6, rtol=0)

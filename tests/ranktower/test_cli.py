@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import pytest
+
+from ranktower import __version__, cli
+from ranktower.errors import ConfigError
+
+
+def fake(monkeypatch: pytest.MonkeyPatch, name: str, command: Any) -> None:
+    """One registered command, so that what ``main`` does with its outcome is tested without running a real job."""
+    entry = EntryPoint(name, "offline.somewhere:main", cli.GROUP)
+    monkeypatch.setattr(EntryPoint, "load", lambda self: command)
+    monkeypatch.setattr(cli, "entry_points", lambda group: [entry])
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"ranktower {__version__}\n"
+    assert cli.main([]) == 0
+    assert "ranktower serve --help" in capsys.readouterr().out
+
+
+def test_an_unknown_command_is_named_beside_the_known(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["frobnicate"]) == 2
+    error = capsys.readouterr().err
+    assert "unknown command 'frobnicate'" in error
+    assert "precompute" in error
+
+
+def test_a_users_error_is_one_line_without_a_stack_trace() -> None:
+    command = [sys.executable, "-m", "ranktower.cli", "train", "--data", "/nowhere", "--out", "/nowhere/run"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("ranktower train: /nowhere")
+    assert "Traceback" not in result.stderr
+
+
+def test_the_error_text_and_status_of_a_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(argv: list[str]) -> int:
+        raise ConfigError(f"--k must be at least 1, got {argv[0]}")
+
+    fake(monkeypatch, "evaluate", fails)
+    assert cli.main(["evaluate", "0"]) == 2
+    assert capsys.readouterr().err == "ranktower evaluate: --k must be at least 1, got 0\n"
+
+
+def test_an_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(argv: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    fake(monkeypatch, "train", interrupted)
+    assert cli.main(["train"]) == 130
+    assert "run it again to go on" in capsys.readouterr().err
+
+
+def test_a_missing_library_prints_the_install_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = EntryPoint("train", "offline.train:main", cli.GROUP)
+
+    def load(self: EntryPoint) -> Any:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(EntryPoint, "load", load)
+    monkeypatch.setattr(cli, "entry_points", lambda group: [entry])
+    assert cli.main(["train"]) == 2
+    assert capsys.readouterr().err == (
+        "ranktower train: the package 'torch' is not installed; pip install 'ranktower[offline]'\n"
+    )

@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -226,3 +226,20 @@ def trained_run(
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "run")
     run_training(simulated, small_config, folder, device=torch.device("cpu"), show_bar=False)
     return folder.path
+
+
+@pytest.fixture
+def kill_when() -> Callable[[Sequence[str], Callable[[], bool]], None]:
+    """``kill_when(command, reached)``: start a process and SIGKILL it once ``reached()``; fails if it ends before."""
+
+    def run(command: Sequence[str], reached: Callable[[], bool]) -> None:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while not reached():
+            assert process.poll() is None, "the process ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.kill()
+        process.wait()
+
+    return run

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -88,20 +86,18 @@ def test_the_same_seed_gives_the_same_model(
 
 
 def test_a_killed_run_resumes_to_the_same_model(
-    simulated_folder: Path, small_config: TrainConfig, trained_run: Path, tmp_path: Path
+    simulated_folder: Path,
+    small_config: TrainConfig,
+    trained_run: Path,
+    tmp_path: Path,
+    kill_when: Callable[..., None],
 ) -> None:
     """SIGKILL a real ``ranktower train`` somewhere after its first checkpoint, then run the same command again."""
     small_config.dump(tmp_path / "config.yaml")
     run = RunFolder(tmp_path / "run")
     command = [sys.executable, "-m", "ranktower.cli", "train", "--quiet", "--data", str(simulated_folder)]
     command += ["--out", str(run.path), "--config", str(tmp_path / "config.yaml")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not run.checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert run.checkpoint.is_file()
+    kill_when(command, run.checkpoint.exists)
     assert not run.model.exists(), "the run ended before it could be killed"
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     ours, reference = load_tensors(run.model)[0], load_tensors(RunFolder(trained_run).model)[0]

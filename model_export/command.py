@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model_export.export import export_model
+from model_export.export import export_model, read_description
 from model_export.parity import RealRows
 from ranktower.data.dataset import PreparedDataset
 from ranktower.errors import ConfigError
@@ -32,6 +32,10 @@ def main(argv: Sequence[str]) -> int:
     run, dataset = load_run(options.run), PreparedDataset.load(options.data)
     if dataset.data_id != run.data_id:
         raise ConfigError(f"{options.data}: data_id {dataset.data_id[:12]}, the run was trained on {run.data_id[:12]}")
+    description = read_description(options.out)
+    if description is not None and description["run_id"] == run.run_id:
+        sys.stdout.write(f"export: {options.out} is of this very run already, {time.monotonic() - started:.1f} s\n")
+        return 0
     generator = np.random.default_rng(0)
     real = RealRows(
         *(

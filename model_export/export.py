@@ -70,3 +70,12 @@ def export_model(
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return parity
+
+
+def read_description(out: Path) -> dict[str, Any] | None:
+    """``model.json`` of a whole export, None where there is none."""
+    needed = (MODEL_FILE, SCORER, FEATURES, *TOWERS.values())
+    if not all((out / name).is_file() for name in needed):
+        return None
+    content: dict[str, Any] = json.loads((out / MODEL_FILE).read_text(encoding="utf-8"))
+    return content

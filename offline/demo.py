@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -15,7 +16,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +28,12 @@ from ranktower.registry import Registry
 from ranktower.release import TABLES, read_manifest
 
 MODEL = "demo"
+INFO_FILE = "info.json"
 NEIGHBOUR = Path("../shared/data")
 DOWNLOAD = "movielens-1m"
 CONFIG = Path(__file__).with_name("demo.yaml")
 SIMULATED = ("--users", "6000", "--items", "4000")
 READY_WITHIN_S = 60.0
-
-
-@dataclass(frozen=True)
-class Folders:
-    """Where the demo keeps each step's result."""
-
-    root: Path
-
-    def __getitem__(self, step: str) -> str:
-        return str(self.root / step)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,11 +44,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--max-users", default="1000", help="test users to evaluate")
     options = parser.parse_args(argv)
     started = time.monotonic()
-    folders = Folders(options.work)
-    _make_tables(folders)
-    _make_release(folders, options.config, options.max_users)
-    with _serving(folders["registry"]) as address:
-        _show_request(folders, address)
+    tables = _make_tables(options.work)
+    registry = tables.parent / "registry"
+    _make_release(tables, registry, options.config, options.max_users)
+    with _serving(registry) as address:
+        _show_request(registry, address)
         _say(f"\nThe demo took {time.monotonic() - started:.0f} s.")
         if os.environ.get("DEMO_ONCE") == "1":
             return 0
@@ -67,35 +58,47 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _make_tables(folders: Folders) -> None:
-    """Canonical tables from the best source there is, said in one line with the reason."""
+def _make_tables(work: Path) -> Path:
+    """Canonical tables from the best source there is, said in one line with the reason; returns their folder."""
     named = os.environ.get("RANKTOWER_DATA_DIR")
     place = Path(named) if named else NEIGHBOUR
     if named or _has_dataset(place):
-        why = "RANKTOWER_DATA_DIR names it" if named else "it was found there, and RANKTOWER_DATA_DIR is not set"
+        why = "RANKTOWER_DATA_DIR names it" if named else "found there; RANKTOWER_DATA_DIR is not set"
         name, source = find_dataset(place)
         _say(f"Data: {name} from {source} ({why})")
-        _step("import", "data", "import", name, "--source", str(source), "--out", folders["tables"])
-        return
+        return _import(name, source, work / name / "tables")
+    download = work / DOWNLOAD / "download"
     try:
-        _step("download", "data", "download", DOWNLOAD, "--out", folders["download"])
+        _step("download", "data", "download", DOWNLOAD, "--out", str(download))
     except RankTowerError:
         _say("Data: the cascade simulator (RANKTOWER_DATA_DIR is not set, and the original download cannot be reached)")
-        _step("simulate", "data", "simulate", "--out", folders["tables"], *SIMULATED)
-        return
+        tables = work / "simulator" / "tables"
+        if not tables.is_dir():
+            _step("simulate", "data", "simulate", "--out", str(tables), *SIMULATED)
+        return tables
     _say(f"Data: {DOWNLOAD}, the original download (RANKTOWER_DATA_DIR is not set)")
-    _step("import", "data", "import", "auto", "--source", folders["download"], "--out", folders["tables"])
+    name, source = find_dataset(download)
+    return _import(name, source, work / name / "tables")
 
 
-def _make_release(folders: Folders, config: Path, max_users: str) -> None:
-    """Prepare, train, evaluate, export, precompute, publish, promote."""
-    run, data = folders["run"], folders["prepared"]
-    release = ("--registry", folders["registry"], "--model", MODEL)
-    _step("prepare", "prepare", "--tables", folders["tables"], "--out", data)
+def _import(name: str, source: Path, tables: Path) -> Path:
+    _step("import", "data", "import", name, "--source", str(source), "--out", str(tables))
+    return tables
+
+
+def _make_release(tables: Path, registry: Path, config: Path, max_users: str) -> None:
+    """Prepare, train, evaluate, export, precompute, publish, promote; each step finds for itself what is done."""
+    data = str(tables.with_name("prepared"))
+    _step("prepare", "prepare", "--tables", str(tables), "--out", data)
+    # Another configuration or other data is another run, and has its own folders.
+    identity = config.read_bytes() + json.loads((Path(data) / INFO_FILE).read_bytes())["data_id"].encode()
+    key = hashlib.sha256(identity).hexdigest()[:8]
+    run, export = (str(tables.with_name(f"{name}-{key}")) for name in ("run", "export"))
+    release = ("--registry", str(registry), "--model", MODEL)
     _step("train", "train", "--data", data, "--out", run, "--config", str(config))
     _step("evaluate", "evaluate", "--run", run, "--data", data, "--max-users", max_users)
-    _step("export", "export", "--run", run, "--data", data, "--out", folders["export"])
-    inputs = ("--run", run, "--export", folders["export"], "--data", data)
+    _step("export", "export", "--run", run, "--data", data, "--out", export)
+    inputs = ("--run", run, "--export", export, "--data", data)
     _step("precompute", "precompute", *inputs, *release, "--max-users", "300")
     _step("publish", "publish", *release)
     _step("promote", "promote", *release)
@@ -116,13 +119,13 @@ def _step(name: str, *command: str) -> None:
 
 
 @contextlib.contextmanager
-def _serving(registry: str) -> Iterator[str]:
+def _serving(registry: Path) -> Iterator[str]:
     """A service on port 8000, or on a free one where that is taken; yields its address once it is ready."""
     port = _free_port(8000)
     if port != 8000:
         _say(f"\nPort 8000 is taken; serving on {port} instead.")
-    options = ("--registry", registry, "--model", MODEL, "--host", "127.0.0.1", "--port", str(port))
-    log = Path(registry).parent / "service.log"
+    options = ("--registry", str(registry), "--model", MODEL, "--host", "127.0.0.1", "--port", str(port))
+    log = registry.parent / "service.log"
     with log.open("wb") as file:
         server = subprocess.Popen(
             [sys.executable, "-m", "ranktower.cli", "serve", *options], stdout=file, stderr=subprocess.STDOUT
@@ -146,9 +149,9 @@ def _wait_until_ready(server: subprocess.Popen[bytes], address: str, log: Path) 
     raise RankTowerError(f"the service did not become ready within {READY_WITHIN_S:.0f} s; its log is {log}")
 
 
-def _show_request(folders: Folders, address: str) -> None:
+def _show_request(root: Path, address: str) -> None:
     """Score a few stored items for a stored user, and print the request as a curl line with its answer."""
-    body = _example(folders)
+    body = _example(Registry(root))
     text = json.dumps(body)
     answer = httpx.post(f"{address}/v1/score", content=text, headers={"content-type": "application/json"})
     _say(f"\ncurl -s {address}/v1/score -H 'content-type: application/json' -d '{text}'\n{answer.text}")
@@ -156,8 +159,7 @@ def _show_request(folders: Folders, address: str) -> None:
         raise RankTowerError(f"the service answered {answer.status_code}")
 
 
-def _example(folders: Folders) -> dict[str, Any]:
-    registry = Registry(folders.root / "registry")
+def _example(registry: Registry) -> dict[str, Any]:
     pointer = registry.current(MODEL)
     if pointer is None:
         raise RankTowerError("no release has been promoted")

@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,17 @@ def main(argv: Sequence[str]) -> int:
     if dataset.data_id != run.data_id:
         raise ConfigError(f"{options.data}: data_id {dataset.data_id[:12]}, the run was trained on {run.data_id[:12]}")
     chosen = EvaluationOptions(split=options.split, k=options.k, max_users=options.max_users, seed=options.seed)
-    rows = compare(run, dataset, chosen, progress=not options.quiet)
-    write_metrics(run.folder, read_metrics(run.folder) | {"evaluation": rows})
-    sys.stdout.write(_table(rows))
-    sys.stdout.write(f"evaluate: {run.folder.metrics}, {time.monotonic() - started:.1f} s\n")
+    # What the figures depend on; a second evaluation of the same is read, not computed.
+    asked = {"run_id": run.run_id, **asdict(chosen)}
+    metrics = read_metrics(run.folder)
+    reused = metrics.get("evaluation", {}).get("of") == asked
+    if not reused:
+        rows = compare(run, dataset, chosen, progress=not options.quiet)
+        metrics |= {"evaluation": {"of": asked, "results": rows}}
+        write_metrics(run.folder, metrics)
+    sys.stdout.write(_table(metrics["evaluation"]["results"]))
+    told = "reused from" if reused else "written to"
+    sys.stdout.write(f"evaluate: {told} {run.folder.metrics}, {time.monotonic() - started:.1f} s\n")
     return 0
 
 
@@ -59,8 +67,8 @@ def compare(
     rows = []
     for pool in POOLS:
         for name, scorer in scorers.items():
-            chosen = EvaluationOptions(options.split, pool, options.k, options.max_users, options.seed)
-            rows.append({"model": name} | evaluate(scorer, dataset, chosen, progress=progress).summary())
+            result = evaluate(scorer, dataset, replace(options, pool=pool), progress=progress)
+            rows.append({"model": name, **result.summary()})
     return rows
 
 

@@ -1,0 +1,45 @@
+"""Where a benchmark's figures go: ``results/<name>-<date>.json``, with the machine and the command beside them."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine(*libraries: str) -> dict[str, Any]:
+    """What the figures were measured on, and with which versions of ``libraries``."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    return {
+        "cpu": next((line.split(": ")[1] for line in lines if "model name" in line), platform.processor()),
+        "num_cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        **{library: version(library) for library in libraries},
+    }
+
+
+def write_result(name: str, figures: dict[str, Any], *libraries: str) -> Path:
+    """Write one result and show it; today's earlier one of the same name is replaced."""
+    today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+    command = " ".join(["python", *sys.argv])
+    content = {"date": today, "command": command, "machine": machine(*libraries), **figures}
+    path = RESULTS / f"{name}-{today}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    sys.stdout.write(f"{json.dumps(figures, indent=2)}\n{path}\n")
+    return path
+
+
+def latest_result(name: str) -> dict[str, Any]:
+    """The newest result of a benchmark; names sort by their dates."""
+    path = sorted(RESULTS.glob(f"{name}-????-??-??.json"))[-1]
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content

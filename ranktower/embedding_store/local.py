@@ -5,6 +5,8 @@ A table is a folder with ``ids.npy`` (the sorted ids) and ``rows.bin`` (the rows
 
 from __future__ import annotations
 
+import mmap
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -27,7 +29,8 @@ class LocalTable:
     def __init__(self, folder: Path, layout: RowLayout) -> None:
         """Map ``ids.npy`` and ``rows.bin`` of ``folder``; ReleaseError if they cannot be a table of this layout."""
         self.layout = layout
-        self._rows = _map_rows(folder / ROWS_FILE, layout.row_size)
+        self._path = folder / ROWS_FILE
+        self._rows = _map_rows(self._path, layout.row_size)
         keys = map_keys(folder / IDS_FILE)
         if len(keys) != len(self._rows):
             raise ReleaseError(f"{folder}: {len(keys)} ids in {IDS_FILE}, {len(self._rows)} rows in {ROWS_FILE}")
@@ -56,9 +59,13 @@ class LocalTable:
 
     def batches(self, batch_size: int, start: int = 0) -> Iterator[tuple[list[str], NDArray[np.uint8]]]:
         """Ids and rows ``[<= batch_size, row_size]``, in the table's order, from row ``start`` on."""
-        for first in range(start, len(self), batch_size):
-            part = slice(first, min(first + batch_size, len(self)))
-            yield self._index.texts(part), self._rows[part]
+        # Read, not mapped: the mapping is told not to read ahead, which here is all that counts.
+        with self._path.open("rb") as file:
+            file.seek(start * self.layout.row_size)
+            for first in range(start, len(self), batch_size):
+                part = slice(first, min(first + batch_size, len(self)))
+                raw = np.fromfile(file, dtype=np.uint8, count=(part.stop - first) * self.layout.row_size)
+                yield self._index.texts(part), raw.reshape(-1, self.layout.row_size)
 
 
 class LocalStore:
@@ -119,15 +126,18 @@ def read_fallback_user(folder: Path, manifest: Manifest) -> NDArray[np.uint8] | 
 
 def _map_rows(path: Path, row_size: int) -> NDArray[np.uint8]:
     try:
-        size_bytes = path.stat().st_size
-        if size_bytes % row_size:
-            raise ReleaseError(f"{path}: {size_bytes} bytes are not whole rows of {row_size} bytes")
-        if not size_bytes:  # an empty file cannot be mapped
-            return np.empty((0, row_size), dtype=np.uint8)
-        mapped = np.memmap(path, dtype=np.uint8, mode="r", shape=(size_bytes // row_size, row_size))
+        with path.open("rb") as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+            if size_bytes % row_size:
+                raise ReleaseError(f"{path}: {size_bytes} bytes are not whole rows of {row_size} bytes")
+            if not size_bytes:  # an empty file cannot be mapped
+                return np.empty((0, row_size), dtype=np.uint8)
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise ReleaseError(f"{path}: cannot be read: {error.strerror}") from error
-    return mapped.view(np.ndarray)
+    # Rows are asked for one here, one there. Reading ahead of each would bring 100 times the bytes from the disk.
+    mapped.madvise(mmap.MADV_RANDOM)
+    return np.frombuffer(mapped, dtype=np.uint8).reshape(-1, row_size)
 
 
 def map_keys(path: Path) -> NDArray[np.generic]:

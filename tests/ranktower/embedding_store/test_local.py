@@ -117,6 +117,25 @@ def test_opening_ten_million_rows_takes_no_time(tmp_path: Path) -> None:
     assert elapsed_s < 0.5
 
 
+def test_rows_cannot_be_changed_through_the_mapping(tmp_path: Path, random_arrays: MakeArrays) -> None:
+    write(tmp_path, [1], random_arrays(LAYOUT, 1))
+    table = LocalTable(tmp_path, LAYOUT)
+    found = table.fetch([1])
+    found.raw[:] = 0  # a copy, the caller's own
+    assert LAYOUT.valid(table.fetch([1]).raw).all()
+
+
+def test_arrays_outlive_the_table_and_its_files(tmp_path: Path, random_arrays: MakeArrays) -> None:
+    write(tmp_path, [1, 2], random_arrays(LAYOUT, 2))
+    table = LocalTable(tmp_path, LAYOUT)
+    before = table.fetch([2]).raw
+    for path in list(tmp_path.iterdir()):
+        path.unlink()  # as when an old release is removed under a service that still holds it
+    np.testing.assert_array_equal(table.fetch([2]).raw, before)
+    del table
+    assert LAYOUT.valid(before).all()
+
+
 @pytest.mark.parametrize(
     ("file", "content", "text"),
     [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -31,14 +30,11 @@ def create_app(settings: Settings) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        watcher = asyncio.get_running_loop().create_task(state.releases.watch())
+        state.releases.start()
         try:
             yield
         finally:
-            watcher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watcher
-            await state.releases.close()
+            await state.releases.stop()
 
     app = FastAPI(
         title="RankTower",
@@ -52,6 +48,8 @@ def create_app(settings: Settings) -> FastAPI:
             Exception: on_unexpected,
         },
         redoc_url=None,
+        # Names of the operations, which clients are generated from, are those of the endpoints.
+        generate_unique_id_function=lambda route: route.name,
         # A path that differs by a slash is not the same path: a redirected POST loses its body in many clients.
         redirect_slashes=False,
     )

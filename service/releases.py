@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from dataclasses import dataclass
@@ -42,7 +41,7 @@ class Releases:
     """The release being served, the one before it, and the task that follows the pointer."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        """Nothing is read before ``watch``."""
+        """Nothing is read before ``start``."""
         self._settings = settings
         self._metrics = metrics
         self._pointer = Pointer(settings)
@@ -51,6 +50,8 @@ class Releases:
         self.refusal: Refusal | None = Refusal(None, "loading")
         self._retry_at = 0.0
         self._wait_s = settings.release.poll_ms / 1000.0
+        self._watcher: asyncio.Task[None] | None = None
+        self._stopped = False
         self._closing: set[asyncio.Task[None]] = set()
 
     def current(self) -> LoadedRelease:
@@ -60,11 +61,41 @@ class Releases:
             raise ReleaseUnavailableError(f"not ready: {_TEXTS[reason]}", reason)
         return self._current
 
-    async def watch(self) -> None:
-        """Follow the pointer until cancelled."""
+    def start(self) -> None:
+        """Follow the pointer from now on, in a task of the running loop, until ``stop``."""
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        self._watcher.add_done_callback(self._watch_again)
+
+    async def stop(self) -> None:
+        """Follow the pointer no longer, and close everything; called when no request is under way."""
+        self._stopped = True
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.wait([self._watcher])
+        if self._closing:
+            await asyncio.wait(self._closing)
+        for release in (self._current, self._previous):
+            if release is not None:
+                await release.close()
+        self._current = self._previous = None
+        await self._pointer.close()
+
+    async def _watch(self) -> None:
         while True:
             await self.poll()
             await asyncio.sleep(self._settings.release.poll_ms / 1000.0)
+
+    def _watch_again(self, watcher: asyncio.Task[None]) -> None:
+        """A fault of this program must not leave the service on an old release for ever without a word."""
+        if watcher.cancelled():
+            return
+        error = watcher.exception()
+        logger.error("following the release pointer failed; trying again", exc_info=error)
+        watcher.get_loop().call_later(self._settings.release.retry_max_ms / 1000.0, self._start_again)
+
+    def _start_again(self) -> None:
+        if not self._stopped:
+            self.start()
 
     async def poll(self) -> None:
         """Look at the pointer once, and load and serve what it names."""
@@ -139,13 +170,3 @@ class Releases:
             self._metrics.refused.labels(reason).inc()
         self.refusal = refusal
         self._retry_at = time.monotonic() + self._wait_s
-
-    async def close(self) -> None:
-        """Close everything; called when no request is under way."""
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*self._closing)
-        for release in (self._current, self._previous):
-            if release is not None:
-                await release.close()
-        self._current = self._previous = None
-        await self._pointer.close()

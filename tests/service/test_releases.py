@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import shutil
@@ -16,6 +17,12 @@ import pytest
 
 from ranktower.registry import Registry
 from ranktower.release import hash_file, read_manifest, write_manifest
+from service.errors import ReleaseUnavailableError
+from service.metrics import Metrics
+from service.pointer import Pointer
+from service.releases import Releases
+from service.settings import Settings
+from service.stores import ReleaseStore
 
 MODEL = "demo"
 CANDIDATES = list(range(100))
@@ -179,10 +186,11 @@ def test_a_damaged_release_is_refused_and_the_old_one_goes_on(
         assert serving.metric("ranktower_release_refused_total", reason=reason) > refused
         assert str(root) not in ready.text
     finally:
-        shutil.rmtree(second.folder, ignore_errors=True)
-        shutil.copytree(tmp_path / "backup", second.folder)
+        # Mended only once nobody looks: it would be served, and stay open from then on.
         point_at(root, first.release)
         serving.wait_until(lambda: serving.client.get("/readyz").json()["refused"] is None, "at peace")
+        shutil.rmtree(second.folder, ignore_errors=True)
+        shutil.copytree(tmp_path / "backup", second.folder)
 
 
 def test_a_release_that_was_mended_is_taken(serving: Any, two_releases: tuple[Any, Any], tmp_path: Path) -> None:
@@ -292,3 +300,66 @@ def test_at_start_a_damaged_release_is_not_served(
     refusals = [line for line in server.lines() if line["message"] == "release refused"]
     assert [line["reason"] for line in refusals] == [reason]
     assert built.release in refusals[0]["detail"]
+
+
+async def test_a_fault_while_following_the_pointer_is_logged_and_tried_again(
+    build_release: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    built = build_release(tmp_path, seed=8)
+    built.promote()
+    settings = {"registry": str(tmp_path), "model": MODEL, "poll_ms": 5, "retry_max_ms": 5}
+    releases = Releases(Settings.model_validate({"release": settings}), Metrics())
+    read, calls = Pointer.read, itertools.count()
+
+    async def fail_twice(self: Pointer) -> str | None:
+        if next(calls) < 2:
+            raise RuntimeError("a fault of the program")
+        return await read(self)
+
+    monkeypatch.setattr(Pointer, "read", fail_twice)
+    releases.start()
+    async with asyncio.timeout(20):
+        while releases.refusal is not None:
+            await asyncio.sleep(0.01)
+    assert releases.current().release == built.release
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+        "following the release pointer failed; trying again"
+    ] * 2
+    await releases.stop()
+    with pytest.raises(ReleaseUnavailableError):
+        releases.current()
+
+
+async def test_a_replaced_release_is_closed_after_its_last_request(
+    build_release: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = [build_release(tmp_path, seed=seed) for seed in (9, 10, 11)]
+    releases = Releases(Settings.model_validate({"release": {"registry": str(tmp_path), "model": MODEL}}), Metrics())
+    closed: list[str] = []
+    close = ReleaseStore.close
+
+    async def note(self: ReleaseStore) -> None:
+        closed.append(self._release)
+        await close(self)
+
+    monkeypatch.setattr(ReleaseStore, "close", note)
+    built[0].promote()
+    await releases.poll()
+    with releases.current().hold() as held:
+        for one in built[1:]:
+            one.promote()
+            await releases.poll()
+            assert releases.current().release == one.release
+        await asyncio.sleep(0.05)
+        assert held.release == built[0].release
+        assert closed == []
+    await asyncio.sleep(0.05)
+    assert closed == [built[0].release]
+    # The one before stays open, so going back costs no loading.
+    assert Registry(tmp_path).rollback(MODEL).release == built[1].release
+    before = releases.current()
+    await releases.poll()
+    assert releases.current().release == built[1].release
+    assert releases.current() is not before
+    await releases.stop()
+    assert sorted(closed) == sorted(one.release for one in built)

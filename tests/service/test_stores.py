@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import redis
 
 from ranktower.embedding_store.redis import pointer_key, write_pointer
 from ranktower.embedding_store.redis_client import RedisOptions
@@ -88,6 +89,29 @@ def test_a_row_of_another_release_is_missing_and_counted(
     assert server.metric("ranktower_store_errors_total", kind="rejected_row") == 2
     assert server.metric("ranktower_missing_total", side="user") == 1
     assert server.metric("ranktower_missing_total", side="item") == 1
+    assert server.stop() == 0
+
+
+def test_a_score_that_is_not_a_number_never_leaves(
+    stored: Any, redis_server: Any, start_server: Callable[..., Any]
+) -> None:
+    server = start_server(stored.folder.parent.parent, STORE__ITEMS="local+redis", STORE__REDIS_URL=redis_server.url)
+    server.wait_ready(stored.release)
+    layout = stored.manifest.layout("item")
+    rows = {"nan": np.full(640, np.nan, "<f2"), "inf": np.full(640, np.inf, "<f2")}
+    with redis.Redis.from_url(redis_server.url) as client:
+        for name, values in rows.items():
+            client.set(f"ranktower:{MODEL}:{stored.release}:i:{name}", layout.tag + values.tobytes())
+    answer = server.score("user-1", [5, "nan", 17, "inf"])
+    assert "NaN" not in answer.text
+    assert answer.json()["missing"] == [1, 3]
+    scores = [score for score in answer.json()["scores"] if score is not None]
+    np.testing.assert_allclose(scores, stored.scores("user-1", [5, 17]), atol=ATOL)
+    ranked = server.client.post("/v1/rank", json={"user_id": "user-1", "candidate_ids": [5, "nan", 17, "inf"]}).json()
+    assert {item["id"] for item in ranked["items"]} == {5, 17}
+    assert ranked["missing"] == [1, 3]
+    assert server.metric("ranktower_nonfinite_scores_total") == 4
+    assert server.metric("ranktower_missing_total", side="item") == 0
     assert server.stop() == 0
 
 

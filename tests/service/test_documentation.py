@@ -1,0 +1,92 @@
+"""The OpenAPI document: checked in, equal to the application's, and true of what the server answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+import service.errors
+from service.metrics import Metrics
+from service.openapi import openapi_text
+from service.schemas import ErrorBody, RankRequest, RankResponse, ReleaseResponse, ScoreRequest, ScoreResponse
+from service.settings import Settings
+
+FILE = Path(__file__).parents[2] / "docs" / "openapi.json"
+
+
+def test_the_checked_in_document_is_the_applications() -> None:
+    assert FILE.read_text(encoding="utf-8") == openapi_text(), "run: python -m service.openapi > docs/openapi.json"
+
+
+def test_the_server_serves_the_same_document(server: Any) -> None:
+    assert server.client.get("/openapi.json").json() == json.loads(FILE.read_text(encoding="utf-8"))
+
+
+def test_docs_are_a_page(server: Any) -> None:
+    answer = server.client.get("/docs")
+    assert answer.status_code == 200
+    assert "/openapi.json" in answer.text
+
+
+def test_every_endpoint_and_every_error_is_documented() -> None:
+    paths = json.loads(FILE.read_text(encoding="utf-8"))["paths"]
+    assert paths.keys() == {"/v1/score", "/v1/rank", "/v1/release", "/livez", "/readyz", "/metrics"}
+    for path in ("/v1/score", "/v1/rank"):
+        statuses = set(paths[path]["post"]["responses"])
+        assert statuses == {"200", "401", "403", "408", "413", "415", "422", "500", "503", "504"}
+        assert paths[path]["post"]["requestBody"]["content"]["application/json"]["example"]
+
+
+@pytest.mark.parametrize(
+    ("path", "request_model", "response_model", "body"),
+    [
+        ("/v1/score", ScoreRequest, ScoreResponse, {"user_id": 1, "candidate_ids": [1, "2", "none"]}),
+        ("/v1/score", ScoreRequest, ScoreResponse, {"user_id": "user-1", "candidate_ids": [], "budget_ms": 1000}),
+        ("/v1/rank", RankRequest, RankResponse, {"user_id": 1, "top_k": 3, "num_candidates": 10}),
+        ("/v1/rank", RankRequest, RankResponse, {"user_id": 1, "candidate_ids": [5, "6"], "user_features": {}}),
+    ],
+)
+def test_requests_and_answers_are_as_documented(
+    server: Any, path: str, request_model: type[BaseModel], response_model: type[BaseModel], body: dict[str, object]
+) -> None:
+    request_model.model_validate(body)
+    answer = server.client.post(path, json=body)
+    assert answer.status_code == 200
+    assert response_model.model_validate(answer.json()).model_dump(mode="json").keys() == answer.json().keys()
+
+
+def test_the_documented_schema_refuses_what_the_server_refuses(server: Any) -> None:
+    for body in ({"user_id": 1}, {"user_id": 1.5, "candidate_ids": []}, {"user_id": 1, "candidate_ids": [], "x": 1}):
+        with pytest.raises(ValidationError):
+            ScoreRequest.model_validate(body)
+        answer = server.client.post("/v1/score", json=body)
+        assert answer.status_code == 422
+        ErrorBody.model_validate(answer.json())
+
+
+def test_the_release_is_as_documented(server: Any) -> None:
+    body = server.client.get("/v1/release").json()
+    assert ReleaseResponse.model_validate(body).model_dump(mode="json").keys() == body.keys()
+
+
+def test_every_setting_stands_in_the_documentation() -> None:
+    text = (FILE.parent / "api.md").read_text(encoding="utf-8")
+    for section, field in Settings.model_fields.items():
+        model = field.annotation
+        assert model is not None
+        for key in model.model_fields:
+            assert f"`{section}.{key}`" in text
+
+
+def test_every_metric_and_every_error_type_stands_in_the_documentation() -> None:
+    text = (FILE.parent / "api.md").read_text(encoding="utf-8")
+    for family in Metrics().registry.collect():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        assert f"`{name}" in text, name
+    for value in vars(service.errors).values():
+        if isinstance(value, type) and issubclass(value, service.errors.ServiceError):
+            assert f"`{value.error_type}`" in text

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ranktower.embedding_store.local import LocalTable
 from ranktower.embedding_store.protocol import StoreUnavailableError
-from ranktower.embedding_store.redis import RedisStore, RedisWriter
+from ranktower.embedding_store.redis import PointerWatch, RedisStore, RedisWriter, delete_release, write_pointer
 from ranktower.embedding_store.redis_client import RedisOptions
+from ranktower.embedding_store.table_writer import write_table
 from ranktower.errors import ConfigError
+from ranktower.registry import Pointer
 from ranktower.release import Manifest
 
 Arrays = dict[str, NDArray[np.float32]]
@@ -214,6 +217,44 @@ def test_a_url_that_is_none(url: str, manifest: Manifest) -> None:
     assert "wr0ng" not in str(caught.value)
     with pytest.raises(ConfigError):
         RedisWriter(RedisOptions(url), manifest)
+
+
+READER = ("+get", "+mget", "+ping")
+WRITER = ("+set", "+get", "+exists", "+hget", "+hset", "+del", "+scan", "+unlink")
+ON_A_CLUSTER = ("+cluster|slots", "+command")
+
+
+@pytest.mark.parametrize("is_cluster", [False, True])
+async def test_the_rights_that_docs_formats_names_are_enough(
+    is_cluster: bool, request: pytest.FixtureRequest, make_manifest: Callable[..., Manifest],
+    release_ids: Iterator[str], random_arrays: MakeArrays, tmp_path: Path,
+) -> None:  # fmt: skip
+    server = request.getfixturevalue("redis_cluster" if is_cluster else "redis_server")
+    more = ON_A_CLUSTER if is_cluster else ()
+    for node in server.servers if is_cluster else [server]:
+        node.command("acl", "setuser", "reader", "on", ">r", "~ranktower:*", *READER, *more)
+        node.command("acl", "setuser", "writer", "on", ">w", "~ranktower:*", *WRITER, *more)
+    reader = RedisOptions(server.url.replace("//", "//reader:r@"), cluster=is_cluster)
+    writer = RedisOptions(server.url.replace("//", "//writer:w@"), cluster=is_cluster)
+    old, new = (make_manifest(model="rights", release=next(release_ids)) for _ in range(2))
+    layout = old.layout("item")
+    arrays = random_arrays(layout, 2)
+    write_table(tmp_path, [1, 2], lambda rows: {name: values[rows] for name, values in arrays.items()}, layout)
+    with RedisWriter(writer, old) as copy:
+        copy.write_table("item", LocalTable(tmp_path, layout))
+        copy.finish()
+        assert copy.is_complete()
+    with RedisWriter(writer, new) as copy:
+        copy.finish()
+    store, watch = RedisStore(reader, old), PointerWatch(reader, "rights")
+    await store.ping()
+    assert await store.is_complete()
+    assert (await store.fetch("item", [1, 2], timeout_s=5.0)).present.all()
+    write_pointer(writer, "rights", Pointer(release=new.release))
+    assert await watch.read() == Pointer(release=new.release)
+    assert delete_release(writer, "rights", old.release) == 2
+    await store.close()
+    await watch.close()
 
 
 def test_tls_comes_from_the_url(tmp_path: Path, start_redis: Callable[..., Any], manifest: Manifest) -> None:

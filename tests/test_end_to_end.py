@@ -37,36 +37,13 @@ def ranktower(*arguments: str, env: dict[str, str] | None = None) -> str:
     return result.stdout
 
 
-def write_movielens(folder: Path) -> None:
-    """Files in the format of the original MovieLens-1M: users like films of the genre that their age prefers."""
-    random = np.random.default_rng(0)
-    genres = ["Action", "Comedy", "Drama", "Film-Noir"]
-    ages, films = [1, 18, 25, 35], 160
-    kinds = random.integers(len(genres), size=films)
-    (folder / "movies.dat").write_text(
-        "".join(f"{f + 1}::Film {f} ({1950 + f % 50})::{genres[k]}|Crime\n" for f, k in enumerate(kinds)),
-        encoding="latin-1",
-    )
-    users, ratings = [], []
-    for user in range(1, 81):
-        taste = int(random.integers(len(ages)))
-        users.append(f"{user}::{'MF'[user % 2]}::{ages[taste]}::{user % 21}::{10_000 + user}\n")
-        for place, film in enumerate(random.permutation(films)[:50]):
-            likes = random.random() < (0.85 if kinds[film] == taste else 0.15)
-            ratings.append(f"{user}::{film + 1}::{5 if likes else 2}::{978_300_000 + user * 1000 + place}\n")
-    (folder / "users.dat").write_text("".join(users), encoding="latin-1")
-    (folder / "ratings.dat").write_text("".join(ratings), encoding="latin-1")
-
-
 @pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory, small_config: TrainConfig) -> Path:
+def chain(tmp_path_factory: pytest.TempPathFactory, small_config: TrainConfig, movielens_raw: Path) -> Path:
     """Every step up to a promoted release, each as the command a user types."""
     root = tmp_path_factory.mktemp("chain")
-    (root / "raw").mkdir()
-    write_movielens(root / "raw")
     small_config.dump(root / "config.yaml")
     data, run, export, registry = (str(root / name) for name in ("prepared", "run", "export", "registry"))
-    ranktower("data", "import", "auto", "--source", str(root / "raw"), "--out", str(root / "tables"))
+    ranktower("data", "import", "auto", "--source", str(movielens_raw), "--out", str(root / "tables"))
     ranktower("prepare", "--tables", str(root / "tables"), "--out", data, "--min-impressions", "20")
     ranktower("train", "--quiet", "--data", data, "--out", run, "--config", str(root / "config.yaml"))
     table = ranktower("evaluate", "--quiet", "--run", run, "--data", data, "--k", "20")

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from model_export.command import main as export
+from offline import precompute, promote, publish, rollback
+from ranktower.embedding_store.local import LocalTable, read_fallback_user
+from ranktower.embedding_store.redis import manifest_key, pointer_key, row_key_prefix
+from ranktower.embedding_store.redis_client import RedisOptions, open_sync_client
+from ranktower.errors import ConfigError, RankTowerError, ReleaseError
+from ranktower.registry import Registry
+from ranktower.release import Manifest, read_manifest
+from ranktower.training.run import load_run
+
+MODEL = "demo"
+
+
+@pytest.fixture(scope="module")
+def exported(trained_run: Path, simulated_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("exported") / "export"
+    export(["--run", str(trained_run), "--data", str(simulated_folder), "--out", str(out)])
+    return out
+
+
+@pytest.fixture(scope="module")
+def inputs(trained_run: Path, simulated_folder: Path, exported: Path) -> list[str]:
+    return ["--run", str(trained_run), "--data", str(simulated_folder), "--export", str(exported), "--model", MODEL]
+
+
+@pytest.fixture(scope="module")
+def registry(inputs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("registry")
+    assert precompute.main([*inputs, "--registry", str(root)]) == 0
+    return root
+
+
+@pytest.fixture
+def own(registry: Path, tmp_path: Path) -> Path:
+    """A copy of the registry, with one precomputed and unpublished release."""
+    shutil.copytree(registry, tmp_path / "own")
+    return tmp_path / "own"
+
+
+def staged(root: Path) -> tuple[Path, Manifest]:
+    (folder,) = (root / MODEL / ".staging").iterdir()
+    return folder, read_manifest(folder)
+
+
+def test_a_release_in_staging_is_not_published(registry: Path) -> None:
+    assert Registry(registry).releases(MODEL) == []
+    assert Registry(registry).current(MODEL) is None
+
+
+def test_the_manifest_says_where_the_release_comes_from(registry: Path, trained_run: Path) -> None:
+    _, manifest = staged(registry)
+    run = load_run(trained_run)
+    assert (manifest.training_run_id, manifest.data_id) == (run.run_id, run.data_id)
+    assert manifest.config == json.loads(json.dumps(run.config.model_dump(mode="json")))
+    assert manifest.tau == pytest.approx(run.model.similarity.tau.item())
+    assert manifest.fallback_user
+    assert manifest.offline_metrics["fallback_user"]["ndcg"] > 0
+
+
+def test_golden_scores_are_torchs_on_the_stored_rows(registry: Path, trained_run: Path) -> None:
+    folder, manifest = staged(registry)
+    model = load_run(trained_run).model
+    with np.load(folder / "golden.npz", allow_pickle=False) as golden:
+        users, items = golden["user_ids"].tolist(), golden["item_ids"].tolist()
+        scores, exact = golden["scores"], golden["scores_fp32"]
+    assert len(scores) == 16 * 20
+    rows: dict[str, tuple[torch.Tensor, ...]] = {}
+    for side, ids in (("user", users), ("item", items)):
+        layout = manifest.layout("user" if side == "user" else "item")
+        table = LocalTable(folder / f"{side}s", layout)
+        rows[side] = tuple(torch.from_numpy(a) for a in layout.decode(table.fetch(ids).raw).values())
+    with torch.no_grad():
+        ours = model.score_pairs(rows["user"], tuple(array[:, None] for array in rows["item"]))[:, 0].numpy()
+    np.testing.assert_allclose(ours, scores, atol=1e-4)
+    assert 0 < np.abs(scores - exact).max() * manifest.tau == pytest.approx(manifest.parity["stored_rows"], rel=1e-3)
+
+
+def test_the_fallback_user_is_the_projected_mean(registry: Path, trained_run: Path) -> None:
+    folder, manifest = staged(registry)
+    raw = read_fallback_user(folder, manifest)
+    assert raw is not None
+    layout = manifest.layout("user")
+    table = LocalTable(folder / "users", layout)
+    mean = layout.decode(table.rows_at(np.arange(len(table))))["embedding"].mean(axis=0)
+    fallback = layout.decode(raw)
+    np.testing.assert_allclose(fallback["embedding"][0], mean, atol=2e-3)
+    branch = load_run(trained_run).model.cross_attention.user_branch
+    with torch.no_grad():
+        gate = torch.sigmoid(branch.gate(torch.from_numpy(fallback["embedding"][0]))).numpy()
+    np.testing.assert_allclose(fallback["gate"][0], gate, atol=2e-3)
+
+
+def test_publish_promote_and_rollback(own: Path, inputs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    place = ["--registry", str(own), "--model", MODEL]
+    assert publish.main(place) == 0
+    assert promote.main(place) == 0
+    first = Registry(own).current(MODEL)
+    assert first is not None
+    with pytest.raises(ReleaseError, match="no release was promoted before"):
+        rollback.main(place)
+    precompute.main([*inputs, "--registry", str(own), "--dtype", "float32"])
+    publish.main(place)
+    promote.main(place)
+    assert rollback.main(place) == 0
+    assert f"rollback: {MODEL} serves {first.release}" in capsys.readouterr().out
+    assert Registry(own).current(MODEL) == first
+
+
+def test_publish_without_anything_precomputed(tmp_path: Path) -> None:
+    with pytest.raises(ReleaseError, match="no precomputed release; run 'ranktower precompute'"):
+        publish.main(["--registry", str(tmp_path), "--model", MODEL])
+    with pytest.raises(ReleaseError, match="no release is published"):
+        promote.main(["--registry", str(tmp_path), "--model", MODEL])
+
+
+def test_a_damaged_release_is_not_published(own: Path) -> None:
+    folder, _ = staged(own)
+    rows = folder / "items" / "rows.bin"
+    content = bytearray(rows.read_bytes())
+    content[len(content) // 2] ^= 1
+    rows.write_bytes(content)
+    with pytest.raises(ReleaseError, match=r"items/rows\.bin: SHA-256"):
+        publish.main(["--registry", str(own), "--model", MODEL])
+    assert Registry(own).releases(MODEL) == []
+    assert folder.is_dir()
+
+
+def test_redis_gets_every_row_and_then_the_pointer(
+    own: Path, inputs: list[str], redis_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANKTOWER_STORE__REDIS_URL", redis_server.url)
+    place = ["--registry", str(own), "--model", MODEL]
+    publish.main(place)
+    release = Registry(own).releases(MODEL)[0]
+    client = open_sync_client(RedisOptions(redis_server.url))
+    client.flushdb()
+    with pytest.raises(RankTowerError, match=rf"not complete; the registry serves {release} by now, Redis does not"):
+        promote.main([*place, "--store", "redis"])
+    assert precompute.main([*inputs, "--registry", str(own), "--store", "redis"]) == 0
+    folder, manifest = (
+        Registry(own).release_dir(MODEL, release),
+        read_manifest(Registry(own).release_dir(MODEL, release)),
+    )
+    table = LocalTable(folder / "users", manifest.layout("user"))
+    for number, one in enumerate(table.ids_at(slice(0, len(table)))):
+        stored = client.get(row_key_prefix(MODEL, release, "user") + one.encode())
+        assert stored == table.rows_at(np.array([number])).tobytes()
+    assert client.exists(manifest_key(MODEL, release))
+    assert not client.exists(pointer_key(MODEL))
+    assert promote.main([*place, "--store", "redis"]) == 0
+    assert json.loads(client.get(pointer_key(MODEL)))["release"] == release
+    client.close()
+
+
+def test_redis_without_a_url_is_refused_before_any_work(
+    own: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RANKTOWER_STORE__REDIS_URL", raising=False)
+    with pytest.raises(ConfigError, match="--store redis: RANKTOWER_STORE__REDIS_URL is not set"):
+        precompute.main([*inputs, "--registry", str(own), "--store", "redis"])
+
+
+def test_a_mixture_of_runs_is_refused(inputs: list[str], exported: Path, tmp_path: Path) -> None:
+    other = tmp_path / "export"
+    shutil.copytree(exported, other)
+    description = json.loads((other / "model.json").read_text()) | {"run_id": "another"}
+    (other / "model.json").write_text(json.dumps(description))
+    mixed = [str(other) if word == str(exported) else word for word in inputs]
+    with pytest.raises(ConfigError, match="exported from run another"):
+        precompute.main([*mixed, "--registry", str(tmp_path / "registry")])
+    (other / "scorer.onnx").unlink()
+    with pytest.raises(ConfigError, match=r"no export, scorer\.onnx is missing"):
+        precompute.main([*mixed, "--registry", str(tmp_path / "registry")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import orjson
@@ -10,6 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.context import context_of
+
+logger = logging.getLogger(__name__)
 
 
 class ServiceError(Exception):
@@ -127,4 +130,5 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 async def on_unexpected(request: Request, error: Exception) -> Response:
     """Answer 500 without a word of the cause; the log has it, under the same request id."""
+    logger.error("internal error", exc_info=error, extra={"fields": {"request_id": context_of(request).request_id}})
     return error_response(request, ServiceError("internal error; the log has more under this request_id"))

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from ranktower.embedding_store.local import read_fallback_user
 from ranktower.errors import ReleaseError
 from ranktower.registry import Registry
@@ -75,6 +77,7 @@ class Parts:
             raise ReleaseError(f"{folder}: has no fallback user, and users nothing is known of need one")
         self.fallback_user: Arrays = self.scorer.user_arrays(row)
         self.retrieval = open_retrieval(folder, manifest)
+        self._item_row_size = manifest.layout("item").row_size
         self._warm_up()
 
     def _warm_up(self) -> None:
@@ -83,6 +86,8 @@ class Parts:
         for array, values in self.fallback_user.items():
             if user[array].shape != values.shape:
                 raise ReleaseError(f"user_tower.onnx: {array} of shape {user[array].shape}, rows have {values.shape}")
+        # The usual size of a request; rows of zeros cost as much as others.
+        self.scorer.score(self.fallback_user, np.zeros((1000, self._item_row_size), dtype=np.uint8))
         if self.retrieval is not None:
             self.retrieval.candidate_ids(self.fallback_user, 1)
 

@@ -9,9 +9,10 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -49,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = load_settings(overrides, arguments["config"])
     logging.config.dictConfig(log_config(settings.log.level))
     listener = _listen(settings)
+    _on_stop_signals(_stop_at_once)
     with listener, tempfile.TemporaryDirectory(prefix="ranktower-metrics-") as folder:
         host, port = listener.getsockname()[:2]
         fields = {"host": host, "port": port, "workers": settings.http.workers, "model": settings.release.model}
@@ -78,10 +80,25 @@ def _run(settings: Settings, listener: socket.socket, metrics_folder: str) -> No
         os.environ[MULTIPROC_ENV] = metrics_folder
         Multiprocess(config, sockets=[listener]).run()
         return
-    # uvicorn raises the signal again once it has drained; a service that stopped as asked exits with 0.
+    server = uvicorn.Server(config)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        # uvicorn raises the signal again once it has drained, and a service that stopped as asked exits with 0.
+        if not server.started:
+            _stop_at_once(number, frame)
+
+    _on_stop_signals(stop)
+    server.run(sockets=[listener])
+
+
+def _stop_at_once(number: int, frame: FrameType | None) -> None:
+    """What a stop signal does before the server listens to signals itself: there is nothing to drain yet."""
+    raise SystemExit(0)
+
+
+def _on_stop_signals(handler: Callable[[int, FrameType | None], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    uvicorn.Server(config).run(sockets=[listener])
+        signal.signal(number, handler)
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -83,6 +83,18 @@ def test_a_request_under_way_is_finished_and_the_exit_status_is_0(
     assert server.lines()[-1]["message"] == "stopped"
 
 
+@pytest.mark.parametrize("delay_s", [0.0, 0.05, 0.3])
+def test_a_signal_right_after_the_start_stops_it_too(release: Any, tmp_path: Path, delay_s: float) -> None:
+    command = [str(Path(sys.executable).with_name("ranktower")), "serve", "--model", "demo", "--port", "0"]
+    command += ["--registry", str(release.folder.parent.parent)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        assert b'"listening"' in process.stderr.readline()
+        time.sleep(delay_s)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+
+
 def can_connect(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()

@@ -1,0 +1,66 @@
+"""What the whole stack does where no route is to blame: faults, imports, and headers of every answer."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.app import create_app, create_server
+from service.routes import score
+from service.settings import Settings
+
+
+def settings(tmp_path: Path, **sections: Any) -> Settings:
+    return Settings.model_validate({"release": {"registry": str(tmp_path), "model": "m"}} | sections)
+
+
+async def test_a_fault_is_a_500_without_a_word_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(body: bytes, settings: Settings) -> None:
+        raise RuntimeError("secret of the inside")
+
+    monkeypatch.setattr(score, "parse_score", fail)
+    transport = httpx.ASGITransport(create_server(settings(tmp_path)), raise_app_exceptions=False)
+    with caplog.at_level(logging.DEBUG):
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            answer = await client.post("/v1/score", json={}, headers={"x-request-id": "r-1"})
+            metrics = (await client.get("/metrics")).text
+    assert answer.status_code == 500
+    assert answer.headers["x-request-id"] == "r-1"
+    assert answer.json() == {
+        "error": "internal error; the log has more under this request_id",
+        "error_type": "internal_error",
+        "request_id": "r-1",
+    }
+    assert 'ranktower_request_duration_seconds_count{endpoint="score",outcome="internal_error"} 1.0' in metrics
+    assert any(record.levelname == "ERROR" and record.fields["request_id"] == "r-1" for record in caplog.records)
+
+
+def test_the_service_imports_no_training_library_and_reads_nothing_at_import() -> None:
+    program = (
+        "import sys, os\n"
+        "os.environ['RANKTOWER_HTTP__PORT'] = 'no number'\n"
+        "sys.argv = ['x', '--no-such-option']\n"
+        "import service.serve, service.app, service.openapi\n"
+        "print(sorted({'torch', 'polars', 'tqdm', 'matplotlib', 'onnx', 'safetensors'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"
+
+
+def test_two_applications_live_in_one_process(tmp_path: Path) -> None:
+    first, second = (create_app(settings(tmp_path)) for _ in range(2))
+    first.state.service.metrics.shed.labels("test").inc()
+    assert b'ranktower_shed_total{reason="test"} 1.0' in first.state.service.metrics.render()
+    assert b'reason="test"' not in second.state.service.metrics.render()
+
+
+def test_an_answer_does_not_say_what_serves_it(server: Any) -> None:
+    assert "server" not in server.client.get("/livez").headers

@@ -19,9 +19,9 @@ from ranktower.training.checkpoint import Progress, load_tensors, save_tensors
 from ranktower.training.config import TrainConfig
 from ranktower.training.curve import plot_curve
 from ranktower.training.evaluation import encode_dataset
-from ranktower.training.loop import Trainer
+from ranktower.training.loop import Retrieved, Trainer
 from ranktower.training.retrieval import train_retrieval
-from ranktower.training.run import RunFolder, read_metrics, write_metrics
+from ranktower.training.run import RunFolder, load_retrieval, read_metrics, write_metrics
 
 
 def main(argv: Sequence[str]) -> int:
@@ -55,14 +55,11 @@ def run_training(
         ConfigError: the folder holds a run with another configuration or on other data.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
-    if folder.config.is_file() and TrainConfig.load(folder.config).digest() != config.digest():
-        raise ConfigError(
-            f"{folder.path}: holds a run with another configuration (see its config.yaml); give another --out"
-        )
+    _refuse_another_run(folder, config, dataset)
     config.dump(folder.config)
     dataset.encoder.save(folder.features)
-    candidates = _candidates(dataset, config, folder, device=device, show_bar=show_bar)
-    trainer = Trainer(dataset, config, folder, candidates=candidates, device=device, progress_bar=show_bar)
+    retrieved = _retrieve(dataset, config, folder, device=device, show_bar=show_bar)
+    trainer = Trainer(dataset, config, folder, retrieved=retrieved, device=device, progress_bar=show_bar)
     progress = trainer.fit()
     write_metrics(
         folder,
@@ -82,13 +79,25 @@ def run_training(
     return progress
 
 
-def _candidates(
+def _refuse_another_run(folder: RunFolder, config: TrainConfig, dataset: PreparedDataset) -> None:
+    """A folder is one configuration's on one data set: what an earlier step left in it fits the later ones."""
+    if folder.config.is_file() and TrainConfig.load(folder.config).digest() != config.digest():
+        raise ConfigError(
+            f"{folder.path}: holds a run with another configuration (see its config.yaml); give another --out"
+        )
+    if folder.retrieval.is_file():
+        found = load_tensors(folder.retrieval)[1].get("data_id")
+        if found != dataset.data_id:
+            raise ConfigError(f"{folder.path}: holds a run on other data (data_id {found}); give another --out")
+
+
+def _retrieve(
     dataset: PreparedDataset, config: TrainConfig, folder: RunFolder, *, device: torch.device, show_bar: bool
-) -> NDArray[np.int32]:
-    """What the retrieval model retrieves for every user; kept in the folder, so that a resumed run draws the same."""
-    if folder.candidates.is_file() and load_tensors(folder.retrieval)[1].get("data_id") == dataset.data_id:
+) -> Retrieved:
+    """The retrieval model and what it finds; kept in the folder, so that a resumed run draws the same."""
+    if folder.candidates.is_file():
         found: NDArray[np.int32] = np.load(folder.candidates, allow_pickle=False)
-        return found
+        return Retrieved(load_retrieval(folder, config, dataset.encoder), found)
     model = train_retrieval(dataset, config.retrieval, seed=config.seed, device=device, progress=show_bar)
     save_tensors(folder.retrieval, dict(model.state_dict()), {"data_id": dataset.data_id})
     (users,), (items,) = encode_dataset(model, dataset)
@@ -98,7 +107,7 @@ def _candidates(
     aside = folder.candidates.with_name(".candidates.part.npy")
     np.save(aside, found, allow_pickle=False)
     aside.replace(folder.candidates)
-    return found
+    return Retrieved(model, found)
 
 
 def _device(name: str) -> torch.device:

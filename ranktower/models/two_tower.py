@@ -29,14 +29,28 @@ class TwoTowerConfig(BaseModel):
     initial_tau: float = Field(default=0.1, gt=0)
 
 
+class VectorTower(nn.Module):
+    """Embedding layer and MLP of one side: ``SideFeatures`` to ``[n, width]``."""
+
+    def __init__(self, sizes: FieldSizes, config: TwoTowerConfig) -> None:
+        super().__init__()
+        self.embedding = FieldEmbedding(sizes)
+        self.network = MultiLayerPerceptron(sizes.output_width, config.hidden, config.width)
+
+    def forward(self, features: SideFeatures) -> Tensor:
+        """Features of n rows to vectors ``[n, width]``."""
+        output: Tensor = self.network(self.embedding(features))
+        return output
+
+
 class TwoTower(PreRanker):
     """``s = cos(MLP(X_u), MLP(X_i)) / tau``; a row is one unit vector, so retrieval is an inner product."""
 
     def __init__(self, config: TwoTowerConfig, users: FieldSizes, items: FieldSizes) -> None:
         super().__init__()
         self.config = config
-        self.user_tower = _tower(users, config)
-        self.item_tower = _tower(items, config)
+        self.user_tower = VectorTower(users, config)
+        self.item_tower = VectorTower(items, config)
         self.log_tau = nn.Parameter(torch.tensor(math.log(config.initial_tau)))
 
     def encode_users(self, features: SideFeatures) -> Rows:
@@ -50,7 +64,3 @@ class TwoTower(PreRanker):
     def score_pairs(self, users: Rows, items: Rows) -> Tensor:
         """Vectors ``[B, width]`` and ``[B, L, width]`` to logits ``[B, L]``."""
         return (items[0] @ users[0].unsqueeze(-1)).squeeze(-1) / self.log_tau.exp()
-
-
-def _tower(sizes: FieldSizes, config: TwoTowerConfig) -> nn.Sequential:
-    return nn.Sequential(FieldEmbedding(sizes), MultiLayerPerceptron(sizes.output_width, config.hidden, config.width))

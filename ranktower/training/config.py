@@ -62,13 +62,20 @@ class ValidationConfig(_Section):
 
 
 class TrainConfig(_Section):
-    """A whole training run; the defaults are the paper's protocol (METHOD §7)."""
+    """A whole training run; the defaults are the paper's protocol (METHOD §7).
+
+    Attributes:
+        warm_start: begin with the field embeddings of the retrieval model, which saw the same training split; the
+            paper begins with random ones.
+        checkpoint_every_steps: steps that a kill can cost at most.
+    """
 
     model: RankTowerConfig = RankTowerConfig()
     loss: HybridOptions = HybridOptions()
     sampling: SamplingOptions = SamplingOptions()
     retrieval: RetrievalConfig = RetrievalConfig()
     validation: ValidationConfig = ValidationConfig()
+    warm_start: bool = False
     seed: int = Field(default=0, ge=0)
     learning_rate: float = Field(default=1e-3, gt=0)
     batch_lists: int = Field(default=64, ge=1)

@@ -16,13 +16,21 @@ from ranktower.blocks import SideFeatures
 from ranktower.data.dataset import PreparedDataset
 from ranktower.data.sampling import FullStageSampler, ListBatch
 from ranktower.losses import hybrid_parts
-from ranktower.models import PreRanker, RankTower
+from ranktower.models import PreRanker, RankTower, TwoTower
 from ranktower.training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_tensors
 from ranktower.training.config import TrainConfig
 from ranktower.training.curve import LOSS_PARTS
 from ranktower.training.evaluation import EvaluationOptions, ModelScorer, evaluate
 from ranktower.training.run import RunFolder
 from ranktower.training.tensors import field_sizes, side_features, take, to_device
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """The retrieval model, and the item rows ``[num_users, C]`` that it found for every user, best first."""
+
+    model: TwoTower
+    candidates: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -62,11 +70,11 @@ class Trainer:
         config: TrainConfig,
         folder: RunFolder,
         *,
-        candidates: NDArray[np.int32] | None,
+        retrieved: Retrieved | None,
         device: torch.device,
         progress_bar: bool = True,
     ) -> None:
-        """``candidates`` are item rows ``[num_users, C]`` of the retrieval model.
+        """``retrieved`` gives candidates where the data set has no logged ones, and the warm start.
 
         Raises:
             ConfigError: the folder holds a checkpoint of another configuration or other data.
@@ -76,10 +84,16 @@ class Trainer:
             to_device(side_features(dataset.users.features), device),
             to_device(side_features(dataset.items.features), device),
         )
-        self.sampler = FullStageSampler(dataset, config.sampling, candidates)
+        self.sampler = FullStageSampler(dataset, config.sampling, retrieved.candidates if retrieved else None)
         torch.manual_seed(config.seed)
         sizes = field_sizes(dataset.encoder.user), field_sizes(dataset.encoder.item)
         self.model = RankTower(config.model, *sizes).to(device)
+        if config.warm_start and retrieved:
+            for tower, learned in (
+                (self.model.user_tower, retrieved.model.user_tower),
+                (self.model.item_tower, retrieved.model.item_tower),
+            ):
+                tower.embedding.load_state_dict(learned.embedding.state_dict())
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
         self.best: dict[str, Tensor] = {}
         self.progress = Progress(config_digest=config.digest(), data_id=dataset.data_id)

@@ -81,9 +81,14 @@ class TrainedRun:
 
     def retrieval_model(self) -> TwoTower:
         """The two-tower retrieval model of the run."""
-        model = TwoTower(self.config.retrieval.model, field_sizes(self.encoder.user), field_sizes(self.encoder.item))
-        model.load_state_dict(load_tensors(self.folder.retrieval)[0])
-        return model.eval()
+        return load_retrieval(self.folder, self.config, self.encoder)
+
+
+def load_retrieval(folder: RunFolder, config: TrainConfig, encoder: FeatureEncoder) -> TwoTower:
+    """Read the retrieval model of a run, finished or not; ConfigError if it is missing or damaged."""
+    model = TwoTower(config.retrieval.model, field_sizes(encoder.user), field_sizes(encoder.item))
+    model.load_state_dict(load_tensors(folder.retrieval)[0])
+    return model.eval()
 
 
 def load_run(path: Path) -> TrainedRun:

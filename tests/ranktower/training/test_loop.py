@@ -17,7 +17,7 @@ from ranktower.models import RankTower
 from ranktower.training.checkpoint import load_tensors
 from ranktower.training.config import TrainConfig
 from ranktower.training.evaluation import EvaluationOptions, ModelScorer, evaluate, popularity_scorer
-from ranktower.training.loop import DeviceFeatures, Trainer, score_lists
+from ranktower.training.loop import DeviceFeatures, Retrieved, Trainer, score_lists
 from ranktower.training.run import RunFolder, load_run, read_metrics
 from ranktower.training.tensors import field_sizes, side_features
 
@@ -116,7 +116,7 @@ def test_early_stopping_counts_validations_without_a_better_ndcg(
         }
     )
     folder = RunFolder(tmp_path)
-    progress = Trainer(simulated, impatient, folder, candidates=None, device=CPU, progress_bar=False).fit()
+    progress = Trainer(simulated, impatient, folder, retrieved=None, device=CPU, progress_bar=False).fit()
     assert progress.stale == 2
     assert len(progress.validations) == 3
     assert progress.step == 9
@@ -130,11 +130,29 @@ def test_another_configuration_or_other_data_is_refused(
     with pytest.raises(ConfigError, match="another configuration"):
         run_training(simulated, other, RunFolder(trained_run), device=CPU, show_bar=False)
     changed = PreparedDataset(**{**vars(simulated), "info": simulated.info | {"data_id": "0" * 64}})
+    with pytest.raises(ConfigError, match="holds a run on other data"):
+        run_training(changed, small_config, RunFolder(trained_run), device=CPU, show_bar=False)
     with pytest.raises(ConfigError, match="started with data_id"):
-        Trainer(changed, small_config, RunFolder(trained_run), candidates=None, device=CPU, progress_bar=False)
+        Trainer(changed, small_config, RunFolder(trained_run), retrieved=None, device=CPU, progress_bar=False)
 
 
 def test_a_damaged_checkpoint_is_named(simulated: PreparedDataset, small_config: TrainConfig, tmp_path: Path) -> None:
     (tmp_path / "checkpoint.safetensors").write_bytes(b"no tensors")
     with pytest.raises(ConfigError, match=r"checkpoint\.safetensors: damaged"):
-        Trainer(simulated, small_config, RunFolder(tmp_path), candidates=None, device=CPU, progress_bar=False)
+        Trainer(simulated, small_config, RunFolder(tmp_path), retrieved=None, device=CPU, progress_bar=False)
+
+
+def test_a_warm_start_begins_with_the_retrieval_models_field_embeddings(
+    simulated: PreparedDataset, small_config: TrainConfig, trained_run: Path, tmp_path: Path
+) -> None:
+    model = load_run(trained_run).retrieval_model()
+    retrieved = Retrieved(model, np.zeros((len(simulated.users), 1), dtype=np.int32))
+    config = small_config.model_copy(update={"warm_start": True})
+    warm = Trainer(simulated, config, RunFolder(tmp_path), retrieved=retrieved, device=CPU, progress_bar=False)
+    cold = Trainer(simulated, small_config, RunFolder(tmp_path), retrieved=retrieved, device=CPU, progress_bar=False)
+    for side in ("user_tower", "item_tower"):
+        expected = getattr(model, side).embedding.state_dict()
+        assert expected
+        for name, tensor in expected.items():
+            assert torch.equal(getattr(warm.model, side).embedding.state_dict()[name], tensor)
+            assert not torch.equal(getattr(cold.model, side).embedding.state_dict()[name], tensor)

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from offline.exported import GRAPH_FILES, ExportedModel, read_export, tower_rows
-from offline.quality import fallback_user, measure_quality
+from offline.quality import fallback_user, measure_quality, refuse_costly_rows
 from offline.redis_target import add_redis_options, redis_options
 from ranktower.data.dataset import PreparedDataset
 from ranktower.data.dataset import Side as DatasetSide
@@ -135,6 +135,7 @@ def precompute(
         staging, draft.layout("user"), {name: array.numpy() for name, array in zip(ARRAYS, mean, strict=True)}
     )
     quality = measure_quality(staging, draft, run=inputs.run, dataset=inputs.dataset, max_users=max_users)
+    refuse_costly_rows(quality, draft)
     manifest = draft.model_copy(
         update={
             "files": hash_files(staging),

@@ -91,6 +91,8 @@ def test_a_service_that_never_becomes_ready_is_an_error_with_its_log(
 ) -> None:
     """Nothing is promoted in this registry: the service stays up, and stays unready."""
     monkeypatch.setattr(demo, "READY_WITHIN_S", 3.0)
-    with pytest.raises(RankTowerError, match=r"did not become ready within 3 s.*service\.log"):
-        with demo._serving(tmp_path / "registry"):
-            pass
+    with (
+        pytest.raises(RankTowerError, match=r"did not become ready within 3 s.*service\.log"),
+        demo._serving(tmp_path / "registry"),
+    ):
+        pass

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from model_export.command import main as export
-from offline import precompute, promote, publish, rollback
+from offline import precompute, promote, publish, quality, rollback
 from ranktower.embedding_store.local import LocalTable, read_fallback_user
 from ranktower.embedding_store.redis import manifest_key, pointer_key, row_key_prefix
 from ranktower.embedding_store.redis_client import RedisOptions, open_sync_client
@@ -182,3 +182,13 @@ def test_a_mixture_of_runs_is_refused(inputs: list[str], exported: Path, tmp_pat
     (other / "scorer.onnx").unlink()
     with pytest.raises(ConfigError, match=r"no export, scorer\.onnx is missing"):
         precompute.main([*mixed, "--registry", str(tmp_path / "registry")])
+
+
+def test_rows_that_cost_quality_are_no_release(
+    inputs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quality, "MAX_NDCG_CHANGE", -1.0)
+    with pytest.raises(ReleaseError, match=r"float16 rows move NDCG in pool 'full_corpus' by .*--dtype float32"):
+        precompute.main([*inputs, "--registry", str(tmp_path)])
+    with pytest.raises(ReleaseError, match="no precomputed release"):
+        publish.main(["--registry", str(tmp_path), "--model", MODEL])

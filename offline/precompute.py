@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -166,11 +166,19 @@ def _find_or_name(inputs: Inputs, registry: Registry, model: str, dtype: RowDtyp
     digest = content_hash({key: next(iter(files.values()))})
     staging = registry.staging_dir(model, release_id(datetime.now(UTC), digest)).parent
     begun = [folder.name for folder in staging.iterdir()] if staging.is_dir() else []
-    for release in sorted([*registry.releases(model), *begun], reverse=True):
+    known = sorted([*registry.releases(model), *begun], reverse=True)
+    for release in known:
         if release.endswith(f"-{digest[:8]}"):
-            return release, datetime.strptime(release[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+            return release, _created(release)
     created = datetime.now(UTC).replace(microsecond=0)
+    if known:
+        # Ids have whole seconds: two releases begun within one would sort by their hashes, and not as they were begun.
+        created = max(created, _created(known[0]) + timedelta(seconds=1))
     return release_id(created, digest), created
+
+
+def _created(release: str) -> datetime:
+    return datetime.strptime(release[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
 
 
 def _draft(inputs: Inputs, model: str, release: str, created: datetime, dtype: RowDtype) -> Manifest:

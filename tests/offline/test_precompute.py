@@ -109,9 +109,13 @@ def test_publish_promote_and_rollback(own: Path, inputs: list[str], capsys: pyte
     assert first is not None
     with pytest.raises(ReleaseError, match="no release was promoted before"):
         rollback.main(place)
+    # Begun within the same second perhaps, and still the later one by name.
     precompute.main([*inputs, "--registry", str(own), "--dtype", "float32"])
     publish.main(place)
     promote.main(place)
+    second = Registry(own).current(MODEL)
+    assert second is not None
+    assert second.release > first.release
     assert rollback.main(place) == 0
     assert f"rollback: {MODEL} serves {first.release}" in capsys.readouterr().out
     assert Registry(own).current(MODEL) == first

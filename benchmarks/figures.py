@@ -1,6 +1,6 @@
-"""Writes the README's figures from the newest result files; ``--check`` only says whether they are in it.
+"""Writes the figures in README.md and docs/method.md from the newest result files.
 
-Run: ``python benchmarks/figures.py``.
+Run: ``python benchmarks/figures.py``; with ``--check`` it only says whether they are there.
 """
 
 from __future__ import annotations
@@ -13,21 +13,24 @@ from typing import Any
 
 from result_file import latest_result
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
 
 
 def main() -> int:
-    """Rewrite the README between its markers; the exit status of ``--check`` is 1 where that would change it."""
+    """Rewrite the pages between their markers; the exit status of ``--check`` is 1 where that would change one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    before = README.read_text(encoding="utf-8")
-    after = _between(before, "figures", figures())
-    after = _between(after, "request", request())
-    if options.check:
-        return int(before != after)
-    README.write_text(after, encoding="utf-8")
-    return 0
+    contents = {"README.md": {"figures": figures(), "request": request()}, "docs/method.md": {"choices": choices()}}
+    stale = False
+    for page, blocks in contents.items():
+        before = after = (ROOT / page).read_text(encoding="utf-8")
+        for marker, content in blocks.items():
+            after = _between(after, marker, content)
+        stale |= before != after
+        if not options.check:
+            (ROOT / page).write_text(after, encoding="utf-8")
+    return int(stale and options.check)
 
 
 def figures() -> str:
@@ -41,6 +44,21 @@ def request() -> str:
     """The demo's request and its answer."""
     demo = latest_result("demo_quality")
     return f"```sh\n{demo['request']}\n```\n\n```json\n{json.dumps(demo['answer'])}\n```"
+
+
+def choices() -> str:
+    """The demo's training choices, each undone alone."""
+    result = latest_result("training_choices")
+    rows = result["results"]
+    lines = [
+        f"{result['epochs']} epochs, one seed, {rows[0]['num_users']:,} validation users, full corpus",
+        f"({_place(result)}).",
+        "",
+        f"| | Recall@{rows[0]['k']} | NDCG@{rows[0]['k']} |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {row['choice']} | {row['recall']:.4f} | {row['ndcg']:.4f} |" for row in rows]
+    return "\n".join(lines)
 
 
 def _quality(demo: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from service.context import ContextMiddleware
 from service.errors import ServiceError, on_http_exception, on_service_error, on_unexpected
 from service.metrics import Metrics
 from service.releases import Releases
-from service.routes import metrics, probes, rank, release, score
+from service.routes import docs, metrics, probes, rank, release, score
 from service.settings import Settings
 from service.state import ServiceState
 
@@ -47,6 +47,8 @@ def create_app(settings: Settings) -> FastAPI:
             HTTPException: on_http_exception,
             Exception: on_unexpected,
         },
+        # FastAPI's own pages load their scripts from a CDN; service.routes.docs has one that does not.
+        docs_url=None,
         redoc_url=None,
         # Names of the operations, which clients are generated from, are those of the endpoints.
         generate_unique_id_function=lambda route: route.name,
@@ -54,7 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = state
-    for module in (score, rank, release, probes, metrics):
+    for module in (score, rank, release, probes, metrics, docs):
         app.include_router(module.router)
     return app
 

@@ -28,18 +28,23 @@ async def read_body(request: Request, limits: LimitSettings) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limits.max_body_bytes:
         raise _too_large(limits)
+    try:
+        # Around the first message too: a client may send its headers and nothing more.
+        async with asyncio.timeout(limits.body_timeout_ms / 1000.0):
+            return await _read(request, limits)
+    except TimeoutError:
+        raise BodyTimeoutError(f"the body did not arrive within {limits.body_timeout_ms:g} ms") from None
+
+
+async def _read(request: Request, limits: LimitSettings) -> bytes:
     message = await request.receive()
     if message["type"] == "http.request" and not message.get("more_body", False):
-        # The usual case, one message: no timer, no copy.
+        # The usual case, one message: no copy.
         whole: bytes = message.get("body", b"")
         if len(whole) > limits.max_body_bytes:
             raise _too_large(limits)
         return whole
-    try:
-        async with asyncio.timeout(limits.body_timeout_ms / 1000.0):
-            return await _read_rest(request, message, limits)
-    except TimeoutError:
-        raise BodyTimeoutError(f"the body did not arrive within {limits.body_timeout_ms:g} ms") from None
+    return await _read_rest(request, message, limits)
 
 
 async def _read_rest(request: Request, message: Message, limits: LimitSettings) -> bytes:

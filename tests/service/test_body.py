@@ -97,11 +97,12 @@ def test_a_client_that_leaves_in_the_middle_harms_nobody(server: Any) -> None:
     assert server.score("user-1", [1]).status_code == 200
 
 
-def test_a_body_that_does_not_come_in_time(release: Any, start_server: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("sent", [b"", b'{"user_id": 1,'])
+def test_a_body_that_does_not_come_in_time(release: Any, start_server: Callable[..., Any], sent: bytes) -> None:
     slow = start_server(release.folder.parent.parent, LIMITS__BODY_TIMEOUT_MS="200")
     with open_socket(slow) as connection:
         start = time.monotonic()
-        connection.sendall(head("content-length: 100") + b'{"user_id": 1,')
+        connection.sendall(head("content-length: 100") + sent)
         status, body = answer_of(connection)
     assert status == 408
     assert body["error_type"] == "body_timeout"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,20 +88,15 @@ def _scorer_difference(
 
 def _random_difference(model: RankTower, session: onnxruntime.InferenceSession) -> float:
     generator = torch.Generator().manual_seed(0)
-    worst = 0.0
-    for num_candidates in CANDIDATE_COUNTS:
-        users, items = _random_rows(model, num_candidates, generator)
-        worst = max(worst, _scorer_difference(model, session, users, items))
-    return worst
+    lists = (_random_rows(model, num_candidates, generator) for num_candidates in CANDIDATE_COUNTS)
+    return _worst(_scorer_difference(model, session, users, items) for users, items in lists)
 
 
 def _real_difference(
     model: RankTower, session: onnxruntime.InferenceSession, users: Sequence[Tensor], items: Sequence[Tensor]
 ) -> float:
-    worst = 0.0
-    for row in range(len(users[0])):
-        worst = max(worst, _scorer_difference(model, session, [array[row : row + 1] for array in users], items))
-    return worst
+    each = ([array[row : row + 1] for array in users] for row in range(len(users[0])))
+    return _worst(_scorer_difference(model, session, user, items) for user in each)
 
 
 def _zero_difference(model: RankTower, session: onnxruntime.InferenceSession) -> float:
@@ -131,4 +126,9 @@ def _tower_difference(
         wrapped = TowerGraph(model, side, len(features.bag_values))(*tensors)
     outputs = session.run([f"{side}_{array}" for array in ARRAYS], feed)
     pairs = zip((*outputs, *outputs), (*(a.numpy() for a in wrapped), *(a.numpy() for a in expected)), strict=True)
-    return max(float(np.max(np.abs(output - array))) for output, array in pairs)
+    return _worst(float(np.max(np.abs(output - array))) for output, array in pairs)
+
+
+def _worst(differences: Iterable[float]) -> float:
+    """The greatest of them, NaN if one is NaN: Python's ``max`` would pass over it."""
+    return float(np.max(list(differences)))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -127,17 +128,36 @@ def test_an_export_that_fails_parity_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_not_a_number_fails_parity(run: TrainedRun, real: RealRows, exported: Path) -> None:
-    broken = onnx.load(exported / "scorer.onnx")
-    for init in broken.graph.initializer:
-        if tuple(init.dims) == (8, 16):
-            init.CopyFrom(onnx.numpy_helper.from_array(np.full((8, 16), np.nan, dtype=np.float32), init.name))
-    folder = exported.parent / "broken"
+def copy_of(exported: Path, folder: Path) -> Path:
     folder.mkdir()
     for name in FILES:
         (folder / name).write_bytes((exported / name).read_bytes())
+    return folder
+
+
+def test_not_a_number_fails_parity(run: TrainedRun, real: RealRows, exported: Path, tmp_path: Path) -> None:
+    folder = copy_of(exported, tmp_path / "broken")
+    broken = onnx.load(folder / "scorer.onnx")
+    for init in broken.graph.initializer:
+        if tuple(init.dims) == (8, 16):
+            init.CopyFrom(onnx.numpy_helper.from_array(np.full((8, 16), np.nan, dtype=np.float32), init.name))
     onnx.save(broken, folder / "scorer.onnx")
-    with pytest.raises(ParityError, match="nan"):
+    with pytest.raises(ParityError, match="'scorer_random' failed: torch and ONNX differ by nan"):
+        check_parity(run.model, folder, real)
+
+
+def test_not_a_number_in_one_array_of_a_tower_fails_parity(
+    run: TrainedRun, real: RealRows, exported: Path, tmp_path: Path
+) -> None:
+    """The logarithm of a negative number, in the last of the five arrays alone."""
+    folder = copy_of(exported, tmp_path / "broken")
+    broken = onnx.load(folder / "item_tower.onnx")
+    for node in broken.graph.node:
+        node.output[:] = ["right" if name == "item_gate" else name for name in node.output]
+    broken.graph.node.append(onnx.helper.make_node("Neg", ["right"], ["negative"]))
+    broken.graph.node.append(onnx.helper.make_node("Log", ["negative"], ["item_gate"]))
+    onnx.save(broken, folder / "item_tower.onnx")
+    with pytest.raises(ParityError, match="'item_tower' failed: torch and ONNX differ by nan"):
         check_parity(run.model, folder, real)
 
 

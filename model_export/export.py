@@ -16,6 +16,7 @@ from ranktower.release import FEATURES, SCORER, TOWERS
 from ranktower.training.tensors import field_sizes
 
 MODEL_FILE = "model.json"
+_FILES = (MODEL_FILE, SCORER, FEATURES, *TOWERS.values())
 
 
 def export_model(
@@ -39,8 +40,7 @@ def export_model(
         ParityError: a graph differs from torch; ``out`` is as it was before.
         ConfigError: ``out`` holds something that is no export.
     """
-    if out.exists() and any(out.iterdir()) and not (out / MODEL_FILE).is_file():
-        raise ConfigError(f"{out}: is not empty and holds no export; give another --out")
+    _refuse_foreign(out)
     aside = out.with_name(f".{out.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -72,10 +72,18 @@ def export_model(
     return parity
 
 
+def _refuse_foreign(out: Path) -> None:
+    """An export is replaced as a whole folder, so nothing else may lie in it."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: is not a folder; give another --out")
+    foreign = sorted({path.name for path in out.iterdir()} - set(_FILES)) if out.is_dir() else []
+    if foreign:
+        raise ConfigError(f"{out}: holds {foreign[0]!r}, which is of no export; give another --out")
+
+
 def read_description(out: Path) -> dict[str, Any] | None:
     """``model.json`` of a whole export, None where there is none."""
-    needed = (MODEL_FILE, SCORER, FEATURES, *TOWERS.values())
-    if not all((out / name).is_file() for name in needed):
+    if not all((out / name).is_file() for name in _FILES):
         return None
     content: dict[str, Any] = json.loads((out / MODEL_FILE).read_text(encoding="utf-8"))
     return content

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -171,12 +170,17 @@ def test_an_earlier_export_is_replaced_and_a_foreign_folder_is_not(
     (out / "model.json").write_text("{}")
     export_model(run.model, run.encoder, out, real=real, origin={"run_id": "again"})
     assert json.loads((out / "model.json").read_text())["run_id"] == "again"
+    # A model.json of another program's beside it does not make the thesis part of an export.
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("mine")
-    with pytest.raises(ConfigError, match="holds no export"):
-        export_model(run.model, run.encoder, foreign, real=real, origin={})
-    assert (foreign / "thesis.tex").read_text() == "mine"
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"foreign: holds 'thesis\.tex', which is of no export"):
+            export_model(run.model, run.encoder, foreign, real=real, origin={})
+        assert (foreign / "thesis.tex").read_text() == "mine"
+        (foreign / "model.json").write_text("{}")
+    with pytest.raises(ConfigError, match="is not a folder"):
+        export_model(run.model, run.encoder, foreign / "thesis.tex", real=real, origin={})
 
 
 def test_a_folder_without_a_finished_run_is_named(tmp_path: Path) -> None:

@@ -40,10 +40,16 @@ def main(argv: Sequence[str]) -> int:
         dataset, config, RunFolder(options.out), device=_device(options.device), show_bar=not options.quiet
     )
     sys.stdout.write(
-        f"train: {options.out}, {progress.step} steps, best validation NDCG@{config.validation.k} "
-        f"{progress.best_ndcg:.4f} at step {progress.best_step}, {time.monotonic() - started:.1f} s\n"
+        f"train: {options.out}, {progress.step} steps, {_outcome(progress, config)}, "
+        f"{time.monotonic() - started:.1f} s\n"
     )
     return 0
+
+
+def _outcome(progress: Progress, config: TrainConfig) -> str:
+    if not progress.validations:
+        return "no user has a positive in the validation split: no early stopping, the last model is kept"
+    return f"best validation NDCG@{config.validation.k} {progress.best_ndcg:.4f} at step {progress.best_step}"
 
 
 def run_training(

@@ -26,7 +26,8 @@ class Progress:
         config_digest, data_id: what the run trains on what; a checkpoint of another run is refused.
         epoch, batch: the next batch to train on.
         step: optimiser steps done.
-        best_ndcg, best_step: best validation so far; ``stale`` counts the validations since.
+        best_ndcg, best_step: best validation so far; ``stale`` counts the validations since. -1 as long as no user of
+            the validation split had a positive.
         finished: the run stopped by itself.
         losses: mean loss parts since the last entry, a row every checkpoint interval.
         validations: one row a validation.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from ranktower.blocks import SideFeatures
 from ranktower.data.dataset import PreparedDataset
 from ranktower.data.sampling import FullStageSampler, ListBatch
+from ranktower.errors import ConfigError
 from ranktower.losses import hybrid_parts
 from ranktower.models import PreRanker, RankTower, TwoTower
 from ranktower.training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_tensors
@@ -109,7 +111,13 @@ class Trainer:
             self.started -= self.progress.seconds
 
     def fit(self) -> Progress:
-        """Train to the end and write the best model; the steps already done are not done again."""
+        """Train to the end and write the best model; the steps already done are not done again.
+
+        Without a user who has a positive in the validation split there is no best model: the last one is written.
+
+        Raises:
+            ConfigError: the loss is not finite any more.
+        """
         per_epoch = self.sampler.num_batches(self.config.batch_lists)
         total, done = per_epoch * self.config.max_epochs, self.progress.step
         bar: tqdm[Any]
@@ -152,6 +160,12 @@ class Trainer:
         progress = self.progress
         progress.step += 1
         values = [1.0, *(getattr(parts, part).item() for part in LOSS_PARTS)]
+        if not math.isfinite(sum(values)):
+            told = ", ".join(f"{part} {value}" for part, value in zip(LOSS_PARTS, values[1:], strict=True))
+            raise ConfigError(
+                f"the loss of step {progress.step} is not finite ({told}); "
+                f"learning_rate is {self.config.learning_rate}, a lower one may help"
+            )
         progress.pending = [a + b for a, b in zip(progress.pending or [0.0] * len(values), values, strict=True)]
         bar.update()
         if progress.step % 10 == 0:
@@ -165,16 +179,24 @@ class Trainer:
         )
         result = evaluate(ModelScorer.encode(self.model, self.dataset), self.dataset, options)
         self.model.train()
+        if result.num_users == 0:
+            # No figure to go by: every epoch is trained, and the last model is the one that is kept.
+            self._keep()
+            return
         progress.validations.append({"step": progress.step, "recall": result.recall, "ndcg": result.ndcg})
         if result.ndcg > progress.best_ndcg:
-            progress.best_ndcg, progress.best_step, progress.stale = result.ndcg, progress.step, 0
-            self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            progress.best_ndcg, progress.stale = result.ndcg, 0
+            self._keep()
         else:
             progress.stale += 1
         bar.write(
             f"  step {progress.step}: validation NDCG@{settings.k} {result.ndcg:.4f}, "
             f"Recall@{settings.k} {result.recall:.4f} ({settings.pool}, {result.num_users} users)"
         )
+
+    def _keep(self) -> None:
+        self.progress.best_step = self.progress.step
+        self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
 
     def _checkpoint(self) -> None:
         progress = self.progress

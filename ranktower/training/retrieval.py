@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from ranktower.data.dataset import TRAIN, PreparedDataset
+from ranktower.errors import ConfigError
 from ranktower.models import TwoTower
 from ranktower.training.config import RetrievalConfig
 from ranktower.training.tensors import field_sizes, side_features, take, to_device
@@ -27,13 +28,19 @@ def train_retrieval(
         seed: of the initial weights, the order of the pairs and the negatives.
         device: where to train.
         progress: show a bar with rate and time left.
+
+    Raises:
+        ConfigError: the training split has no positive feedback.
     """
+    interactions = dataset.interactions
+    positive = np.flatnonzero((interactions.split == TRAIN) & (interactions.feedback > 0))
+    if not len(positive):
+        columns = ", ".join(dataset.spec.feedback)
+        raise ConfigError(f"no impression of the training split has positive feedback ({columns}): nothing to learn")
     torch.manual_seed(seed)
     model = TwoTower(config.model, field_sizes(dataset.encoder.user), field_sizes(dataset.encoder.item)).to(device)
     users = to_device(side_features(dataset.users.features), device)
     items = to_device(side_features(dataset.items.features), device)
-    interactions = dataset.interactions
-    positive = np.flatnonzero((interactions.split == TRAIN) & (interactions.feedback > 0))
     user_rows = torch.from_numpy(interactions.user_row[positive].astype(np.int64))
     item_rows = torch.from_numpy(interactions.item_row[positive].astype(np.int64))
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)

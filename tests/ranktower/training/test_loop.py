@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from offline.train import run_training
-from ranktower.data.dataset import PreparedDataset
+from ranktower.data.dataset import VALIDATION, PreparedDataset
 from ranktower.data.sampling import FullStageSampler, SamplingOptions
 from ranktower.errors import ConfigError
 from ranktower.models import RankTower
@@ -121,6 +122,34 @@ def test_early_stopping_counts_validations_without_a_better_ndcg(
     assert len(progress.validations) == 3
     assert progress.step == 9
     assert progress.best_step == 3
+
+
+def test_without_a_positive_in_validation_every_epoch_is_trained_and_the_last_model_kept(
+    simulated: PreparedDataset, small_config: TrainConfig, tmp_path: Path
+) -> None:
+    """A figure of 0 over no user would stop the run early and keep the model of its first validation."""
+    rows = simulated.interactions
+    nobody = replace(rows, feedback=np.where(rows.split == VALIDATION, 0, rows.feedback).astype(np.float32))
+    impatient = small_config.validation.model_copy(update={"patience": 1, "every_steps": 2})
+    config = small_config.model_copy(update={"validation": impatient})
+    folder = RunFolder(tmp_path)
+    dataset = replace(simulated, interactions=nobody)
+    trainer = Trainer(dataset, config, folder, retrieved=None, device=CPU, progress_bar=False)
+    progress = trainer.fit()
+    assert progress.step == progress.best_step == config.max_epochs * trainer.sampler.num_batches(config.batch_lists)
+    assert progress.validations == []
+    for name, tensor in load_tensors(folder.model)[0].items():
+        assert torch.equal(tensor, trainer.model.state_dict()[name]), name
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(
+    simulated: PreparedDataset, small_config: TrainConfig, tmp_path: Path
+) -> None:
+    config = small_config.model_copy(update={"learning_rate": 1e30})
+    trainer = Trainer(simulated, config, RunFolder(tmp_path), retrieved=None, device=CPU, progress_bar=False)
+    with pytest.raises(ConfigError, match=r"the loss of step 2 is not finite \(distillation .*learning_rate is 1e\+30"):
+        trainer.fit()
+    assert not RunFolder(tmp_path).model.exists()
 
 
 def test_another_configuration_or_other_data_is_refused(

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+import pytest
 import torch
 
 from ranktower.data.dataset import PreparedDataset
+from ranktower.errors import ConfigError
 from ranktower.training.config import TrainConfig
 from ranktower.training.evaluation import EvaluationOptions, ModelScorer, evaluate
 from ranktower.training.retrieval import train_retrieval
@@ -24,3 +29,10 @@ def test_the_same_seed_gives_the_same_weights(simulated: PreparedDataset, small_
     )
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_data_without_a_positive_is_refused(simulated: PreparedDataset, small_config: TrainConfig) -> None:
+    rows = simulated.interactions
+    nothing = replace(simulated, interactions=replace(rows, feedback=np.zeros_like(rows.feedback)))
+    with pytest.raises(ConfigError, match=r"no impression of the training split has positive feedback \(click, "):
+        train_retrieval(nothing, small_config.retrieval, seed=0, device=CPU, progress=False)

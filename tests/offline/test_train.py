@@ -1,0 +1,45 @@
+"""``ranktower train``; what it does to a model is tested in ``ranktower/training/test_loop.py``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from offline.train import main
+from ranktower.data.dataset import UNUSED, VALIDATION, PreparedDataset, with_content_id
+from ranktower.errors import ConfigError
+from ranktower.training.config import TrainConfig
+
+
+def arguments(data: Path, folder: Path, config: TrainConfig) -> list[str]:
+    config.dump(folder / "config.yaml")
+    return ["--data", str(data), "--out", str(folder / "run"), "--config", str(folder / "config.yaml"), "--quiet"]
+
+
+def test_it_says_how_the_run_ended(
+    simulated_folder: Path, small_config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = small_config.model_copy(update={"max_epochs": 1})
+    assert main(arguments(simulated_folder, tmp_path, config)) == 0
+    assert ", best validation NDCG@20 0." in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_it_says_that_nobody_could_be_validated(
+    simulated: PreparedDataset, small_config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = simulated.interactions
+    unused = replace(rows, split=np.where(rows.split == VALIDATION, UNUSED, rows.split).astype(np.uint8))
+    with_content_id(replace(simulated, interactions=unused)).save(tmp_path / "data")
+    config = small_config.model_copy(update={"max_epochs": 1})
+    assert main(arguments(tmp_path / "data", tmp_path, config)) == 0
+    told = capsys.readouterr().out
+    assert "no user has a positive in the validation split: no early stopping, the last model is kept" in told
+    assert "NDCG" not in told
+
+
+def test_an_unknown_device_is_named(simulated_folder: Path, small_config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--device: must be auto, cpu or cuda, got 'tpu'"):
+        main([*arguments(simulated_folder, tmp_path, small_config), "--device", "tpu"])

@@ -16,7 +16,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from ranktower.embedding_store.durable import fsync_folder, fsync_tree, write_file
 from ranktower.errors import ReleaseError
-from ranktower.release import MANIFEST, Manifest, check_model_name, check_release_id, read_manifest, verify_release
+from ranktower.release import (
+    MANIFEST,
+    Manifest,
+    check_model_name,
+    check_release_id,
+    is_release_id,
+    read_manifest,
+    verify_release,
+)
 
 POINTER = "current"
 STAGING = ".staging"
@@ -94,9 +102,7 @@ class Registry:
         folder = self.root / check_model_name(model)
         if not folder.is_dir():
             return []
-        return sorted(
-            path.name for path in folder.iterdir() if _is_release_id(path.name) and (path / MANIFEST).exists()
-        )
+        return sorted(path.name for path in folder.iterdir() if is_release_id(path.name) and (path / MANIFEST).exists())
 
     def publish(self, staging: Path) -> Path:
         """Verify a release in the making and move it to its place, whole or not at all; returns that place.
@@ -111,11 +117,14 @@ class Registry:
         target = self.release_dir(model, release)
         if staging.resolve() != self.staging_dir(model, release).resolve():
             raise ReleaseError(f"{staging}: not in the registry; expected {self.root / '<model>' / STAGING / release}")
-        if not staging.exists() and target.is_dir():  # an earlier run did it
-            _verify_in_place(target, model, release)
+        try:
+            manifest = _verify_in_place(staging, model, release)
+            fsync_tree(staging)
+        except (ReleaseError, OSError):
+            if staging.exists() or not target.is_dir():
+                raise
+            _verify_in_place(target, model, release)  # another run moved it, earlier or just now
             return target
-        manifest = _verify_in_place(staging, model, release)
-        fsync_tree(staging)
         with self._lock(model):
             if target.exists():
                 if read_manifest(target) != manifest:
@@ -189,14 +198,6 @@ def _verify_in_place(folder: Path, model: str, release: str) -> Manifest:
         if value != expected:
             raise ReleaseError(f"{folder / MANIFEST}: {key}: {value!r}, but the folder says {expected!r}")
     return manifest
-
-
-def _is_release_id(name: str) -> bool:
-    try:
-        check_release_id(name)
-    except ReleaseError:
-        return False
-    return True
 
 
 def _is_model(folder: Path) -> bool:

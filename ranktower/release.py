@@ -45,9 +45,14 @@ def check_model_name(name: str) -> str:
 
 def check_release_id(release: str) -> str:
     """The id itself; ReleaseError unless it reads ``YYYYMMDDTHHMMSSZ-<8 hex digits>``."""
-    if not _RELEASE_ID.fullmatch(release):
+    if not is_release_id(release):
         raise ReleaseError(f"release: {release!r} is not a release id (YYYYMMDDTHHMMSSZ-<8 hex digits>)")
     return release
+
+
+def is_release_id(name: str) -> bool:
+    """Whether ``name`` reads like a release id."""
+    return _RELEASE_ID.fullmatch(name) is not None
 
 
 def release_id(created: datetime, content_hash: str) -> str:

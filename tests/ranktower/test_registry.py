@@ -151,6 +151,24 @@ def test_a_crash_before_the_move_publishes_nothing(
     assert registry.releases("demo") == [FIRST]
 
 
+@pytest.mark.parametrize("during", ["verify_release", "fsync_tree"])
+def test_another_run_that_publishes_the_same_release_meanwhile_is_no_error(
+    during: str, registry: Registry, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staging = stage(FIRST)
+    target = registry.release_dir("demo", FIRST)
+    real = getattr(ranktower.registry, during)
+
+    def overtaken(folder: Path) -> object:
+        if folder == staging:
+            staging.rename(target)
+        return real(folder)
+
+    monkeypatch.setattr(ranktower.registry, during, overtaken)
+    assert registry.publish(staging) == target
+    assert registry.releases("demo") == [FIRST]
+
+
 def test_promote_and_roll_back(three: Registry) -> None:
     assert three.promote("demo", FIRST) == Pointer(release=FIRST)
     assert three.promote("demo", THIRD) == Pointer(release=THIRD, previous=(FIRST,))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
+import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +29,7 @@ from ranktower.embedding_store.local import LocalTable, write_fallback_user
 from ranktower.embedding_store.redis import RedisWriter
 from ranktower.embedding_store.redis_client import RedisOptions
 from ranktower.embedding_store.table_writer import write_table
-from ranktower.errors import ConfigError
+from ranktower.errors import ConfigError, ReleaseError
 from ranktower.registry import Registry
 from ranktower.release import (
     MANIFEST,
@@ -36,6 +39,7 @@ from ranktower.release import (
     check_model_name,
     content_hash,
     hash_files,
+    is_release_id,
     read_manifest,
     release_id,
     release_tag,
@@ -112,18 +116,29 @@ def precompute(
 
     Returns:
         The folder, in staging or already published, and its manifest.
+
+    Raises:
+        ReleaseError: another process is making this very release, or its rows cost too much quality.
     """
     release, created = _find_or_name(inputs, registry, model, dtype)
     published = registry.release_dir(model, release)
     if published.is_dir():
         return published, read_manifest(published)
     staging = registry.staging_dir(model, release)
-    if (staging / MANIFEST).is_file():
-        return staging, read_manifest(staging)
     staging.mkdir(parents=True, exist_ok=True)
+    with _alone_in(staging):
+        if not (staging / MANIFEST).is_file():
+            draft = _draft(inputs, model, release, created, dtype)
+            _make(staging, draft, inputs, batch_rows=batch_rows, max_users=max_users)
+        return staging, read_manifest(staging)
+
+
+def _make(staging: Path, draft: Manifest, inputs: Inputs, *, batch_rows: int, max_users: int | None) -> None:
+    """Write every file of the release, the manifest last."""
+    for leftover in staging.glob(".*.part"):  # of a file that a killed run was writing; it would be sealed as well
+        leftover.unlink()
     for name in GRAPH_FILES:
         shutil.copyfile(inputs.exported.folder / name, staging / name)
-    draft = _draft(inputs, model, release, created, dtype)
     sides: dict[Side, DatasetSide] = {"user": inputs.dataset.users, "item": inputs.dataset.items}
     for side, rows in sides.items():
         _write_side(staging / TABLES[side], inputs.exported, side, rows, draft.layout(side), batch_rows=batch_rows)
@@ -144,7 +159,20 @@ def precompute(
         }
     )
     write_manifest(staging, Manifest.model_validate(manifest.model_dump()))
-    return staging, read_manifest(staging)
+
+
+@contextmanager
+def _alone_in(staging: Path) -> Iterator[None]:
+    """Lock the folder; the system gives the lock back when the process ends, however it ends."""
+    descriptor = os.open(staging, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ReleaseError(f"{staging}: another process is making this release") from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def copy_to_redis(folder: Path, manifest: Manifest, options: RedisOptions) -> None:
@@ -165,7 +193,7 @@ def _find_or_name(inputs: Inputs, registry: Registry, model: str, dtype: RowDtyp
     key = f"{content_hash(files)} {inputs.dataset.data_id} {inputs.run.run_id} {dtype}"
     digest = content_hash({key: next(iter(files.values()))})
     staging = registry.staging_dir(model, release_id(datetime.now(UTC), digest)).parent
-    begun = [folder.name for folder in staging.iterdir()] if staging.is_dir() else []
+    begun = [folder.name for folder in staging.iterdir() if is_release_id(folder.name)] if staging.is_dir() else []
     known = sorted([*registry.releases(model), *begun], reverse=True)
     for release in known:
         if release.endswith(f"-{digest[:8]}"):

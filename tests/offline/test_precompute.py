@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,32 @@ def test_the_fallback_user_is_the_projected_mean(registry: Path, trained_run: Pa
     with torch.no_grad():
         gate = torch.sigmoid(branch.gate(torch.from_numpy(fallback["embedding"][0]))).numpy()
     np.testing.assert_allclose(fallback["gate"][0], gate, atol=2e-3)
+
+
+def test_half_a_file_of_a_killed_run_is_not_sealed_in_the_release(own: Path, inputs: list[str]) -> None:
+    folder, manifest = staged(own)
+    (folder / "manifest.json").unlink()
+    for name in (".fallback_user.bin.7.part", ".manifest.json.7.part", ".items.faiss.part"):
+        (folder / name).write_bytes(b"half")
+    (folder.parent / "notes.txt").write_text("no release")
+    assert precompute.main([*inputs, "--registry", str(own)]) == 0
+    (folder.parent / "notes.txt").unlink()
+    again_in, again = staged(own)
+    assert (again_in, again.files.keys()) == (folder, manifest.files.keys())
+    assert again == manifest.model_copy(update={"files": again.files})
+    assert not list(folder.rglob("*.part"))
+
+
+def test_one_process_at_a_time_makes_a_release(own: Path, inputs: list[str]) -> None:
+    folder, _ = staged(own)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with pytest.raises(ReleaseError, match="another process is making this release"):
+            precompute.main([*inputs, "--registry", str(own)])
+    finally:
+        os.close(descriptor)
+    assert precompute.main([*inputs, "--registry", str(own)]) == 0
 
 
 def test_publish_promote_and_rollback(own: Path, inputs: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,7 @@ def am_rankmax_loss(
     Raises:
         ConfigError: ``alpha`` or ``beta`` below 0, or ``power`` not above 0.
     """
-    _check_options(alpha, beta, power)
+    check_options(alpha, beta, power)
     z, y = clean_lists(scores, labels, mask)
     targets, real = pack(y > 0)
     target_y = y.gather(-1, targets).unsqueeze(-1)
@@ -44,7 +44,8 @@ def am_rankmax_loss(
     return mean_over_lists(values, real.any(dim=-1))
 
 
-def _check_options(alpha: float, beta: float | None, power: float) -> None:
+def check_options(alpha: float, beta: float | None, power: float) -> None:
+    """Raises ConfigError as ``am_rankmax_loss`` says, for a configuration that is read long before the first step."""
     if not alpha >= 0:
         raise ConfigError(f"am_rankmax alpha must not be negative, got {alpha}")
     if beta is not None and not beta >= 0:

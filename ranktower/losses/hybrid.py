@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ranktower.errors import ConfigError
+from ranktower.losses import am_rankmax, softsort, weighted
 from ranktower.losses.am_rankmax import am_rankmax_loss
 from ranktower.losses.approx_ndcg import approx_ndcg_loss
 from ranktower.losses.distillation import distillation_loss
@@ -36,6 +37,9 @@ class HybridOptions:
     A weight of 0 leaves its part out (it is not computed). ``distillation`` and ``coarse`` name the loss of the first
     and the third part, for the alternatives of Tables 3 and 4: ``coarse="ranknet", fine_weight=0`` ranks by RankNet
     alone.
+
+    Raises:
+        ConfigError: an option that its loss would refuse, a weight that is negative or infinite, or no weight above 0.
     """
 
     distillation_weight: float = 1.0
@@ -64,6 +68,9 @@ class HybridOptions:
                 raise ConfigError(
                     f"hybrid loss {name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
                 )
+        am_rankmax.check_options(self.alpha, self.beta, self.margin_power)
+        softsort.check_options(self.softsort_power, self.label_tau, self.score_tau)
+        weighted.check_options(self.positive_weight)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def softsort_loss(
     Raises:
         ConfigError: ``power`` below 1 (its gradient is infinite between equal scores) or a tau that is not positive.
     """
-    _check_options(power, label_tau, score_tau)
+    check_options(power, label_tau, score_tau)
     z, y = clean_lists(scores, labels, mask)
     # Columns may stand in any order common to y and z. By descending score the rows and columns of P(z) coincide, and
     # the masked items come last, where they are cut off: the tables [B, n, n] are as wide as the longest real list.
@@ -57,7 +57,8 @@ def _distance(rows: Tensor, columns: Tensor, power: float) -> Tensor:
     return difference.square() if power == 2 else difference.abs().pow(power)
 
 
-def _check_options(power: float, label_tau: float, score_tau: float) -> None:
+def check_options(power: float, label_tau: float, score_tau: float) -> None:
+    """Raises ConfigError as ``softsort_loss`` says, for a configuration that is read long before the first step."""
     if not power >= 1:
         raise ConfigError(f"softsort power must be at least 1, got {power}")
     for name, tau in (("label_tau", label_tau), ("score_tau", score_tau)):

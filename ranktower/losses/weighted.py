@@ -21,8 +21,13 @@ def weighted_logloss(scores: Tensor, teacher_scores: Tensor, *, mask: Tensor, po
     Raises:
         ConfigError: ``positive_weight`` is not positive.
     """
-    if not positive_weight > 0:
-        raise ConfigError(f"weighted_logloss positive_weight must be positive, got {positive_weight}")
+    check_options(positive_weight)
     z, p = clean_lists(scores, teacher_scores, mask)
     losses = -(positive_weight * p * F.logsigmoid(z) + (1 - p) * F.logsigmoid(-z))
     return mean_over_lists(losses.masked_fill(~mask, 0.0).sum(dim=-1), mask.any(dim=-1))
+
+
+def check_options(positive_weight: float) -> None:
+    """Raises ConfigError as ``weighted_logloss`` says, for a configuration that is read long before the first step."""
+    if not positive_weight > 0:
+        raise ConfigError(f"weighted_logloss positive_weight must be positive, got {positive_weight}")

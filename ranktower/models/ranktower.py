@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 
 from ranktower.blocks import (
@@ -38,10 +38,10 @@ class RankTowerConfig(BaseModel):
     num_item_heads: int = Field(default=4, ge=1, le=16)
     width: int = Field(default=32, ge=8, le=256)
     attention_width: int = Field(default=32, ge=8, le=256)
-    hidden: tuple[int, ...] = (128,)
+    hidden: tuple[PositiveInt, ...] = (128,)
     gate_reduction: int = Field(default=4, ge=1)
     activation: Activation = "silu"
-    initial_tau: float = Field(default=0.25, gt=0)
+    initial_tau: float = Field(default=0.25, gt=0, allow_inf_nan=False)
 
 
 class Tower(nn.Module):

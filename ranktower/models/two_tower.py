@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 
 from ranktower.blocks import FieldEmbedding, FieldSizes, MultiLayerPerceptron, SideFeatures
@@ -25,8 +25,8 @@ class TwoTowerConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     width: int = Field(default=64, ge=1)
-    hidden: tuple[int, ...] = (128,)
-    initial_tau: float = Field(default=0.1, gt=0)
+    hidden: tuple[PositiveInt, ...] = (128,)
+    initial_tau: float = Field(default=0.1, gt=0, allow_inf_nan=False)
 
 
 class VectorTower(nn.Module):

@@ -39,7 +39,7 @@ class RetrievalConfig(_Section):
     epochs: int = Field(default=3, ge=1)
     batch_pairs: int = Field(default=1024, ge=1)
     num_negatives: int = Field(default=2048, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
     num_retrieved: int = Field(default=100, ge=1)
 
 
@@ -76,8 +76,8 @@ class TrainConfig(_Section):
     retrieval: RetrievalConfig = RetrievalConfig()
     validation: ValidationConfig = ValidationConfig()
     warm_start: bool = False
-    seed: int = Field(default=0, ge=0)
-    learning_rate: float = Field(default=1e-3, gt=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
     batch_lists: int = Field(default=64, ge=1)
     max_epochs: int = Field(default=20, ge=1)
     checkpoint_every_steps: int = Field(default=100, ge=1)
@@ -93,6 +93,8 @@ class TrainConfig(_Section):
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ConfigError(f"{path}: there is no such configuration file") from None
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
         try:
@@ -107,8 +109,10 @@ class TrainConfig(_Section):
             raise ConfigError(f"{path}: {error}") from None
 
     def dump(self, path: Path) -> None:
-        """Write every key with its value, the defaults too."""
-        path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+        """Write every key with its value, the defaults too, aside and renamed."""
+        aside = path.with_name(f".{path.name}.part")
+        aside.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+        aside.replace(path)
 
     def digest(self) -> str:
         """SHA-256 of the configuration: runs with the same digest on the same data give the same result."""

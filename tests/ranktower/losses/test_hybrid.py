@@ -231,6 +231,11 @@ def test_extremes_stay_finite_in_float32(batch: dict[str, Tensor]) -> None:
             {"distillation_weight": 0.0, "fine_weight": 0.0, "coarse_weight": 0.0},
             r"hybrid loss needs a weight above 0, got \{'distillation_weight': 0\.0, .*\}",
         ),
+        ({"alpha": -1.0}, r"am_rankmax alpha must not be negative, got -1\.0"),
+        ({"margin_power": 0.0}, r"am_rankmax power must be positive, got 0\.0"),
+        ({"softsort_power": 0.5}, r"softsort power must be at least 1, got 0\.5"),
+        ({"score_tau": 0.0}, r"softsort score_tau must be positive, got 0\.0"),
+        ({"positive_weight": -2.0}, r"weighted_logloss positive_weight must be positive, got -2\.0"),
     ],
 )
 def test_options_that_make_no_sense_are_named(options: dict[str, object], text: str) -> None:

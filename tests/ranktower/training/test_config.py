@@ -37,6 +37,11 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
         ("batch_lists: many", r"config\.yaml: batch_lists: .*got 'many'"),
         ("loss: {gamma: 2}", r"config\.yaml: loss\.gamma: "),
         ("loss: {coarse: best}", r"config\.yaml: loss\.coarse: .*got 'best'"),
+        ("loss: {alpha: -1}", r"config\.yaml: am_rankmax alpha must not be negative, got -1\.0"),
+        ("model: {hidden: [64, -3]}", r"config\.yaml: model\.hidden\.1: .*got -3"),
+        ("retrieval: {model: {hidden: [0]}}", r"config\.yaml: retrieval\.model\.hidden\.0: .*got 0"),
+        ("learning_rate: .inf", r"config\.yaml: learning_rate: .*got inf"),
+        ("seed: 9999999999999999999", r"config\.yaml: seed: .*got 9999999999999999999"),
         ("sampling: {num_random: -1}", r"config\.yaml: num_random: must be at least 0, got -1"),
         ("[1, 2]", r"config\.yaml: the file: .*got \[1, 2\]"),
         ("model: {width", r"config\.yaml: not readable as YAML"),
@@ -51,3 +56,8 @@ def test_a_wrong_file_names_key_and_value(text: str, expected: str, tmp_path: Pa
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.yaml: there is no such"):
         TrainConfig.load(tmp_path / "absent.yaml")
+
+
+def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be read: Is a directory"):
+        TrainConfig.load(tmp_path)

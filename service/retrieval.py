@@ -17,14 +17,15 @@ class Retrieval:
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         """Open both; ReleaseError if they cannot be used together."""
-        # A worker is one core: threads of FAISS would only take turns on it.
-        faiss.omp_set_num_threads(1)
         width = manifest.shape.width
         self._index = load_index(folder / RETRIEVAL_INDEX, num_items=manifest.num_items, width=width)
         self._items = LocalTable(folder / TABLES["item"], manifest.layout("item"))
 
     def candidate_ids(self, user: Arrays, num_candidates: int) -> list[str]:
         """At most ``num_candidates`` items nearest to the user's arrays ``[1, Hu, *]``, nearest first."""
+        # A worker is one core: threads of FAISS would only take turns on it. The setting is the calling thread's own,
+        # and another thread opened the release.
+        faiss.omp_set_num_threads(1)
         vector = pooled_vectors(user["embedding"])[0]
         return self._items.ids_at(search(self._index, vector, num_candidates))
 

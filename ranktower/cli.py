@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import entry_points
+from types import FrameType
 
 from ranktower import __version__
 from ranktower.errors import RankTowerError
@@ -13,7 +16,9 @@ GROUP = "ranktower.commands"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one sub-command and return its exit status: 0 done, 1 interrupted, 2 the user can mend it.
+    """Run one sub-command and return its exit status: 0 done, 2 the user can mend it, 130 interrupted.
+
+    SIGTERM ends a command by an exception (status 143), so that what it began is tidied up, processes too.
 
     Args:
         argv: arguments after the program's name; ``sys.argv[1:]`` by default.
@@ -40,13 +45,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     try:
-        return command(rest) or 0
-    except RankTowerError as error:
+        with _terminable():
+            return command(rest) or 0
+    except (RankTowerError, OSError) as error:
+        # OSError: a folder that cannot be written to, a full disk; a stack trace would explain it no better.
         sys.stderr.write(f"ranktower {name}: {error}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write(f"\nranktower {name}: interrupted; run it again to go on\n")
         return 130
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _usage(names: Sequence[str]) -> str:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +53,40 @@ def test_the_error_text_and_status_of_a_command(
     fake(monkeypatch, "evaluate", fails)
     assert cli.main(["evaluate", "0"]) == 2
     assert capsys.readouterr().err == "ranktower evaluate: --k must be at least 1, got 0\n"
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def writes(argv: list[str]) -> None:
+        (tmp_path / "file").touch()
+        (tmp_path / "file" / "run").mkdir(parents=True)
+
+    fake(monkeypatch, "train", writes)
+    assert cli.main(["train"]) == 2
+    assert capsys.readouterr().err == f"ranktower train: [Errno 20] Not a directory: '{tmp_path / 'file' / 'run'}'\n"
+
+
+def test_a_terminated_command_tidies_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
+
+    def waits(argv: list[str]) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        finally:
+            done.append(True)
+
+    fake(monkeypatch, "demo", waits)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # so that without a handler the test fails, and pytest lives
+    try:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["demo"])
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 143
+    assert done == [True]
 
 
 def test_an_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ always null off the impressions).
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -90,7 +91,7 @@ def staged_folder(folder: Path, *, owned: Iterable[str]) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = folder.with_name(f".{folder.name}.staging-{os.getpid()}")
     replaced = folder.with_name(f".{folder.name}.replaced-{os.getpid()}")
-    shutil.rmtree(staging, ignore_errors=True)
+    _remove_litter(folder)
     staging.mkdir()
     try:
         yield staging
@@ -102,6 +103,28 @@ def staged_folder(folder: Path, *, owned: Iterable[str]) -> Iterator[Path]:
         if not folder.exists() and replaced.exists():
             replaced.rename(folder)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _remove_litter(folder: Path) -> None:
+    """What ``staged_folder`` does in the end, for killed processes: put the old result back, remove the new one."""
+    for entry in folder.parent.iterdir():
+        found = re.fullmatch(re.escape(f".{folder.name}.") + r"(staging|replaced)-(\d+)", entry.name)
+        if found is None or (int(found[2]) != os.getpid() and _is_running(int(found[2]))):
+            continue
+        if found[1] == "replaced" and not folder.exists():
+            entry.rename(folder)
+        else:
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _is_running(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _refuse_foreign(folder: Path, owned: tuple[str, ...]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,69 +11,65 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ranktower.blocks import ProjectedRows
 from ranktower.data.dataset import PreparedDataset
 from ranktower.embedding_store.codec import ARRAYS, Side
-from ranktower.embedding_store.local import LocalTable
+from ranktower.embedding_store.faiss_index import load_index, pooled_vectors, search
+from ranktower.embedding_store.local import LocalTable, read_fallback_user
 from ranktower.errors import ReleaseError
 from ranktower.models import RankTower
 from ranktower.models.pre_ranker import Rows
-from ranktower.release import GOLDEN, TABLES, Manifest
+from ranktower.release import GOLDEN, RETRIEVAL_INDEX, TABLES, Manifest
 from ranktower.training.config import POOLS
-from ranktower.training.evaluation import EvaluationOptions, ModelScorer, evaluate
+from ranktower.training.evaluation import EvaluationOptions, ModelScorer, encode_rows, evaluate
 from ranktower.training.run import TrainedRun
 
 GOLDEN_USERS, GOLDEN_ITEMS = 16, 20
+RETRIEVED, RETRIEVAL_USERS = 1000, 200
+_BATCH_ROWS = 4096
 # What the rounding of stored rows may cost; measured on real models it is under a thousandth of this.
 MAX_NDCG_CHANGE = 0.001
 
 
-@dataclass(frozen=True)
-class Quality:
-    """What the manifest says of a release's rows."""
-
-    offline_metrics: dict[str, Any]
-    parity: dict[str, float]
-
-
 def measure_quality(
-    folder: Path, manifest: Manifest, *, run: TrainedRun, dataset: PreparedDataset, max_users: int | None
-) -> Quality:
-    """Write ``golden.npz`` and evaluate the stored rows beside torch's own in float32.
+    folder: Path, manifest: Manifest, *, run: TrainedRun, dataset: PreparedDataset, max_users: int
+) -> dict[str, Any]:
+    """Evaluate the stored rows beside torch's own in float32; the manifest's ``offline_metrics``.
+
+    Ranking the full corpus holds the rows of all items in memory twice, in float32; users are read one at a time.
 
     Args:
-        folder: the release in the making, its tables written.
-        manifest: gives the layouts and tau.
+        folder: the release in the making, its tables and its retrieval index written.
+        manifest: gives the layouts.
         run: the trained model.
         dataset: what the tables were computed from.
-        max_users: test users to evaluate; all where None.
+        max_users: test users to evaluate.
     """
-    exact = ModelScorer.encode(run.model, dataset)
-    stored = _stored_scorer(run.model, folder, manifest, dataset)
-    parity = {"stored_rows": _write_golden(folder / GOLDEN, exact, stored, dataset, tau=manifest.tau)}
+    exact, stored = ModelScorer.encode(run.model, dataset), _stored_scorer(run.model, folder, manifest, dataset)
     options = EvaluationOptions(max_users=max_users)
     metrics: dict[str, Any] = {}
     for pool in POOLS:
         chosen = replace(options, pool=pool)
-        results = {
-            "float32_rows": evaluate(exact, dataset, chosen, progress=True),
-            f"{manifest.row_dtype}_stored_rows": evaluate(stored, dataset, chosen, progress=True),
+        before = evaluate(exact, dataset, chosen, progress=True)
+        after = evaluate(stored, dataset, chosen, progress=True)
+        metrics[pool] = {
+            "float32_rows": before.summary(),
+            f"{manifest.row_dtype}_stored_rows": after.summary(),
+            "ndcg_change": abs(before.ndcg - after.ndcg),
         }
-        metrics[pool] = {name: result.summary() for name, result in results.items()}
-        before, after = results.values()
-        metrics[pool]["ndcg_change"] = abs(before.ndcg - after.ndcg)
-    unknown = tuple(
-        array.expand(len(dataset.users), *array.shape[1:]) for array in fallback_user(run.model, exact.users)
-    )
-    fallback = ModelScorer(run.model, unknown, exact.items)
+    raw = read_fallback_user(folder, manifest)
+    if raw is None:
+        raise ReleaseError(f"{folder}: no fallback user")
+    unknown = _tensors(manifest.layout("user").decode(raw))
+    fallback = ModelScorer(run.model, lambda _: unknown, exact.items)
     metrics["fallback_user"] = evaluate(fallback, dataset, options, progress=True).summary()
-    return Quality(metrics, parity)
+    metrics["retrieval"] = _retrieval_overlap(folder, manifest, stored, dataset)
+    return metrics
 
 
-def refuse_costly_rows(quality: Quality, manifest: Manifest) -> None:
+def refuse_costly_rows(metrics: dict[str, Any], manifest: Manifest) -> None:
     """No release whose stored rows rank otherwise than the model: ReleaseError names pool, figure and way out."""
     for pool in POOLS:
-        change = quality.offline_metrics[pool]["ndcg_change"]
+        change = metrics[pool]["ndcg_change"]
         if not change <= MAX_NDCG_CHANGE:
             raise ReleaseError(
                 f"release {manifest.release}: {manifest.row_dtype} rows move NDCG in pool {pool!r} by {change:.2g}, "
@@ -81,40 +77,88 @@ def refuse_costly_rows(quality: Quality, manifest: Manifest) -> None:
             )
 
 
-def fallback_user(model: RankTower, users: Rows) -> ProjectedRows:
+def fallback_user(model: RankTower, users: LocalTable) -> dict[str, NDArray[np.float32]]:
     """The user nothing is known of: the mean of all users' multi-embeddings, projected like any other ``[1, Hu, *]``.
 
     The tower at out-of-vocabulary features would not do: training never sees those, so their embeddings are noise.
     """
+    total = np.zeros(users.layout.shape("embedding"))
+    for _, raw in users.batches(_BATCH_ROWS):
+        total += users.layout.decode(raw)["embedding"].sum(axis=0, dtype=np.float64)
+    mean = torch.from_numpy((total / max(len(users), 1)).astype(np.float32)[None])
     with torch.inference_mode():
-        return model.cross_attention.project_users(users[0].mean(dim=0, keepdim=True))
+        rows = model.cross_attention.project_users(mean)
+    return {name: array.numpy() for name, array in zip(ARRAYS, rows, strict=True)}
+
+
+def write_golden(folder: Path, manifest: Manifest, model: RankTower, dataset: PreparedDataset) -> float:
+    """Write ``golden.npz``: pairs with torch's scores on the stored rows, and in float32 from features to score.
+
+    Returns:
+        The greatest difference of the two, on the cosine-sum scale.
+    """
+    generator = np.random.default_rng(0)
+    users = generator.permutation(len(dataset.users))[:GOLDEN_USERS]
+    items = generator.permutation(len(dataset.items))[:GOLDEN_ITEMS]
+    user_ids, item_ids = dataset.users.ids[users], dataset.items.ids[items]
+    exact = _score_all(
+        model,
+        encode_rows(model, dataset.users.features.take(users), model.encode_users),
+        encode_rows(model, dataset.items.features.take(items), model.encode_items),
+    )
+    stored = _score_all(model, _stored(folder, manifest, "user", user_ids), _stored(folder, manifest, "item", item_ids))
+    with (folder / GOLDEN).open("wb") as file:
+        np.savez(
+            file,
+            user_ids=np.repeat(user_ids.astype(str), len(items)),
+            item_ids=np.tile(item_ids.astype(str), len(users)),
+            scores=stored.ravel(),
+            scores_fp32=exact.ravel(),
+        )
+    return float(np.abs(stored - exact).max()) * manifest.tau
+
+
+def _score_all(model: RankTower, users: Rows, items: Rows) -> NDArray[np.float32]:
+    """Scores ``[num_users, num_items]``."""
+    lists = tuple(array.expand(len(users[0]), *array.shape) for array in items)
+    with torch.inference_mode():
+        return model.score_pairs(users, lists).numpy()
+
+
+def _retrieval_overlap(
+    folder: Path, manifest: Manifest, scorer: ModelScorer, dataset: PreparedDataset
+) -> dict[str, float]:
+    """How much of what full scoring puts first the retrieval index would have found, over some users."""
+    retrieved, k = min(RETRIEVED, manifest.num_items), min(100, manifest.num_items)
+    index = load_index(folder / RETRIEVAL_INDEX, num_items=manifest.num_items, width=manifest.shape.width)
+    # The index counts rows of the table, the scorer rows of the data set.
+    table = LocalTable(folder / TABLES["item"], manifest.layout("item"))
+    place = dict(zip(dataset.items.ids.tolist(), range(manifest.num_items), strict=True))
+    to_dataset = np.array([place[one] for one in table.ids_at(slice(0, len(table)))])
+    users = np.random.default_rng(0).permutation(len(dataset.users))[:RETRIEVAL_USERS]
+    found = []
+    for user in users.tolist():
+        best = np.argsort(-scorer(user, np.arange(manifest.num_items)), kind="stable")[:k]
+        (vector,) = pooled_vectors(scorer.user(user)[0].numpy())
+        found.append(np.isin(best, to_dataset[search(index, vector, retrieved)]).mean())
+    return {"num_users": len(users), "k": k, "num_retrieved": retrieved, "overlap": float(np.mean(found))}
 
 
 def _stored_scorer(model: RankTower, folder: Path, manifest: Manifest, dataset: PreparedDataset) -> ModelScorer:
-    """The scorer over the rows as they are stored in a release, in the data set's order."""
-    users = _stored(folder, manifest, "user", dataset.users.ids)
-    return ModelScorer(model, users, _stored(folder, manifest, "item", dataset.items.ids))
+    """The scorer over the rows as they are stored in a release."""
+    layout = manifest.layout("user")
+    users = LocalTable(folder / TABLES["user"], layout)
+
+    def read_user(row: int) -> Rows:
+        return _tensors(layout.decode(users.fetch([dataset.users.ids[row]]).raw))
+
+    return ModelScorer(model, read_user, _stored(folder, manifest, "item", dataset.items.ids))
 
 
 def _stored(folder: Path, manifest: Manifest, side: Side, ids: NDArray[np.object_]) -> Rows:
     layout = manifest.layout(side)
-    arrays = layout.decode(LocalTable(folder / TABLES[side], layout).fetch(ids.tolist()).raw)
+    return _tensors(layout.decode(LocalTable(folder / TABLES[side], layout).fetch(ids.tolist()).raw))
+
+
+def _tensors(arrays: Mapping[str, NDArray[np.float32]]) -> Rows:
     return tuple(torch.from_numpy(arrays[name]) for name in ARRAYS)
-
-
-def _write_golden(
-    path: Path, exact: ModelScorer, stored: ModelScorer, dataset: PreparedDataset, *, tau: float
-) -> float:
-    """Pairs with torch's scores, on the stored rows and in full precision; returns their greatest difference."""
-    generator = np.random.default_rng(0)
-    users = generator.permutation(len(dataset.users))[:GOLDEN_USERS]
-    pairs = [(user, generator.permutation(len(dataset.items))[:GOLDEN_ITEMS]) for user in users]
-    golden: Mapping[str, NDArray[Any]] = {
-        "user_ids": np.repeat(dataset.users.ids[users].astype(str), [len(items) for _, items in pairs]),
-        "item_ids": np.concatenate([dataset.items.ids[items] for _, items in pairs]).astype(str),
-        "scores": np.concatenate([stored(int(user), items) for user, items in pairs]),
-        "scores_fp32": np.concatenate([exact(int(user), items) for user, items in pairs]),
-    }
-    with path.open("wb") as file:
-        np.savez(file, **golden)  # type: ignore[arg-type]  # its stub takes allow_pickle for an array
-    return float(np.abs(golden["scores"] - golden["scores_fp32"]).max()) * tau

@@ -18,7 +18,7 @@ from ranktower.errors import ConfigError
 from ranktower.training.checkpoint import Progress, load_tensors, save_tensors
 from ranktower.training.config import TrainConfig
 from ranktower.training.curve import plot_curve
-from ranktower.training.evaluation import encode_dataset
+from ranktower.training.evaluation import encode_rows
 from ranktower.training.loop import Retrieved, Trainer
 from ranktower.training.retrieval import train_retrieval
 from ranktower.training.run import RunFolder, load_retrieval, read_metrics, write_metrics
@@ -106,7 +106,8 @@ def _retrieve(
         return Retrieved(load_retrieval(folder, config, dataset.encoder), found)
     model = train_retrieval(dataset, config.retrieval, seed=config.seed, device=device, progress=show_bar)
     save_tensors(folder.retrieval, dict(model.state_dict()), {"data_id": dataset.data_id})
-    (users,), (items,) = encode_dataset(model, dataset)
+    (users,) = encode_rows(model, dataset.users.features, model.encode_users)
+    (items,) = encode_rows(model, dataset.items.features, model.encode_items)
     found = retrieve_candidates(
         users.cpu().numpy(), items.cpu().numpy(), dataset, num_candidates=config.retrieval.num_retrieved
     )

@@ -13,12 +13,13 @@ from tqdm import tqdm
 
 from ranktower.blocks import SideFeatures
 from ranktower.data.dataset import TEST, TRAIN, VALIDATION, PreparedDataset
+from ranktower.data.encoder import EncodedFeatures
 from ranktower.data.tables import STAGES
 from ranktower.metrics import ndcg_at_k, recall_at_k
 from ranktower.models import PreRanker
 from ranktower.models.pre_ranker import Rows
 from ranktower.training.config import Pool
-from ranktower.training.tensors import side_features, take, to_device
+from ranktower.training.tensors import side_features, to_device
 
 Ints = NDArray[np.integer[Any]]
 # Scores of one user's items: (user row, item rows [n]) to [n].
@@ -118,21 +119,26 @@ def evaluate(
 
 
 class ModelScorer:
-    """Scores of a model over rows of all users and all items."""
+    """Scores of a model over all items' rows, and the row of one user at a time: users may be many."""
 
-    def __init__(self, model: PreRanker, users: Rows, items: Rows) -> None:
-        """``users`` and ``items`` are arrays ``[num_users, ...]`` and ``[num_items, ...]`` in the data set's order."""
-        self.model, self.users, self.items = model, users, items
+    def __init__(self, model: PreRanker, user: Callable[[int], Rows], items: Rows) -> None:
+        """``user`` gives one user's rows ``[1, ...]``; ``items`` are arrays ``[num_items, ...]``."""
+        self.model, self.user, self.items = model, user, items
 
     @classmethod
     def encode(cls, model: PreRanker, dataset: PreparedDataset) -> ModelScorer:
         """Over the rows that the model's own towers give."""
-        return cls(model, *encode_dataset(model, dataset))
+        users = dataset.users.features
+
+        def encode_user(row: int) -> Rows:
+            return encode_rows(model, users.take(slice(row, row + 1)), model.encode_users)
+
+        return cls(model, encode_user, encode_rows(model, dataset.items.features, model.encode_items))
 
     def __call__(self, user_row: int, item_rows: Ints) -> NDArray[np.float32]:
         """Logits ``[n]`` of one user's items ``[n]``."""
         with torch.inference_mode():
-            user = tuple(array[user_row : user_row + 1] for array in self.users)
+            user = self.user(user_row)
             rows = torch.from_numpy(item_rows.astype(np.int64)).to(user[0].device)
             scores = [
                 self.model.score_pairs(user, tuple(array[block].unsqueeze(0) for array in self.items))[0]
@@ -141,20 +147,21 @@ class ModelScorer:
             return torch.cat(scores).cpu().numpy()
 
 
-def encode_dataset(model: PreRanker, dataset: PreparedDataset, *, batch_rows: int = 4096) -> tuple[Rows, Rows]:
-    """Rows of all users and of all items, on the model's device."""
+def encode_rows(
+    model: PreRanker,
+    features: EncodedFeatures,
+    tower: Callable[[SideFeatures], Rows],
+    *,
+    batch_rows: int = 4096,
+) -> Rows:
+    """Rows of all of ``features`` through one of the model's towers, in batches, on the model's device."""
     device = next(model.parameters()).device
-
-    def encode(features: SideFeatures, tower: Callable[[SideFeatures], Rows]) -> Rows:
-        blocks = torch.split(torch.arange(len(features.codes)), batch_rows)
-        batches = [tower(to_device(take(features, rows), device)) for rows in blocks]
-        return tuple(torch.cat(arrays) for arrays in zip(*batches, strict=True))
-
     with torch.inference_mode():
-        return (
-            encode(side_features(dataset.users.features), model.encode_users),
-            encode(side_features(dataset.items.features), model.encode_items),
-        )
+        batches = [
+            tower(to_device(side_features(features.take(slice(start, start + batch_rows))), device))
+            for start in range(0, len(features), batch_rows)
+        ]
+        return tuple(torch.cat(arrays) for arrays in zip(*batches, strict=True))
 
 
 def popularity_scorer(dataset: PreparedDataset) -> Scorer:

@@ -13,12 +13,15 @@ import torch
 
 from model_export.command import main as export
 from offline import precompute, promote, publish, quality, rollback
+from ranktower.data.dataset import PreparedDataset
+from ranktower.embedding_store.faiss_index import pooled_vectors
 from ranktower.embedding_store.local import LocalTable, read_fallback_user
 from ranktower.embedding_store.redis import manifest_key, pointer_key, row_key_prefix
 from ranktower.embedding_store.redis_client import RedisOptions, open_sync_client
 from ranktower.errors import ConfigError, RankTowerError, ReleaseError
 from ranktower.registry import Registry
 from ranktower.release import Manifest, read_manifest
+from ranktower.training.evaluation import ModelScorer
 from ranktower.training.run import load_run
 
 MODEL = "demo"
@@ -224,3 +227,32 @@ def test_rows_that_cost_quality_are_no_release(
         precompute.main([*inputs, "--registry", str(tmp_path)])
     with pytest.raises(ReleaseError, match="no precomputed release"):
         publish.main(["--registry", str(tmp_path), "--model", MODEL])
+
+
+def test_metrics_can_be_left_out(inputs: list[str], tmp_path: Path) -> None:
+    precompute.main([*inputs, "--registry", str(tmp_path), "--max-users", "0"])
+    _, manifest = staged(tmp_path)
+    assert manifest.offline_metrics == {}
+    assert manifest.parity["stored_rows"] > 0
+
+
+def test_the_manifest_says_how_much_retrieval_finds(
+    registry: Path, simulated: PreparedDataset, trained_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, manifest = staged(registry)
+    # Of 300 items 1,000 retrieved are all: nothing can be missed.
+    assert manifest.offline_metrics["retrieval"] == {"num_users": 150, "k": 100, "num_retrieved": 300, "overlap": 1.0}
+    scorer = ModelScorer.encode(load_run(trained_run).model, simulated)
+    pooled = pooled_vectors(scorer.items[0].numpy())
+
+    class ByPooledProduct(ModelScorer):
+        """Scores exactly as the index does, in the data set's order of items, which is not the table's."""
+
+        def __call__(self, user_row: int, item_rows: Any) -> Any:
+            return pooled[item_rows] @ pooled_vectors(self.user(user_row)[0].numpy())[0]
+
+    monkeypatch.setattr(quality, "RETRIEVED", 100)
+    same = ByPooledProduct(scorer.model, scorer.user, scorer.items)
+    assert quality._retrieval_overlap(folder, manifest, same, simulated)["overlap"] > 0.98  # but for float16's rounding
+    full = quality._retrieval_overlap(folder, manifest, scorer, simulated)["overlap"]
+    assert 1 / 3 < full < 0.98  # better than chance, and not the index's own order

@@ -6,11 +6,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from types import FrameType
 
 from ranktower import __version__
-from ranktower.errors import RankTowerError
+from ranktower.errors import ConfigError, RankTowerError
 
 GROUP = "ranktower.commands"
 
@@ -36,17 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"ranktower: unknown command {name!r}; one of: {', '.join(sorted(commands))}\n")
         return 2
     try:
-        command: Callable[[Sequence[str]], int | None] = commands[name].load()
-    except ModuleNotFoundError as error:
-        program = commands[name].module.split(".")[0]
-        extra = {"model_export": "export"}.get(program, program)
-        sys.stderr.write(
-            f"ranktower {name}: the package {error.name!r} is not installed; pip install 'ranktower[{extra}]'\n"
-        )
-        return 2
-    try:
         with _terminable():
-            return command(rest) or 0
+            return _load(commands[name])(rest) or 0
     except (RankTowerError, OSError) as error:
         # OSError: a folder that cannot be written to, a full disk; a stack trace would explain it no better.
         sys.stderr.write(f"ranktower {name}: {error}\n")
@@ -54,6 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"\nranktower {name}: interrupted; run it again to go on\n")
         return 130
+
+
+def _load(entry: EntryPoint) -> Callable[[Sequence[str]], int | None]:
+    try:
+        command: Callable[[Sequence[str]], int | None] = entry.load()
+    except ModuleNotFoundError as error:
+        program = entry.module.split(".")[0]
+        extra = {"model_export": "export"}.get(program, program)
+        raise ConfigError(f"the package {error.name!r} is not installed; pip install 'ranktower[{extra}]'") from error
+    return command
 
 
 @contextmanager

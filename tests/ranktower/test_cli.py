@@ -98,6 +98,18 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys:
     assert "run it again to go on" in capsys.readouterr().err
 
 
+def test_an_interrupt_while_the_libraries_load_leaves_no_stack_trace(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(self: EntryPoint) -> Any:
+        raise KeyboardInterrupt
+
+    fake(monkeypatch, "train", None)
+    monkeypatch.setattr(EntryPoint, "load", load)
+    assert cli.main(["train"]) == 130
+    assert "ranktower train: interrupted" in capsys.readouterr().err
+
+
 def test_a_missing_library_prints_the_install_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -173,12 +173,13 @@ class Manifest(BaseModel):
         return f"{TABLES[side]}/rows.bin" in self.files
 
 
-def hash_file(path: Path) -> FileEntry:
-    """Size and SHA-256 of a file, read in blocks."""
+def hash_file(path: Path, *, on_block: Callable[[], None] = lambda: None) -> FileEntry:
+    """Size and SHA-256 of a file, read in blocks; ``on_block`` is called at each."""
     digest = hashlib.sha256()
     size_bytes = 0
     with path.open("rb") as file:
         while block := file.read(_BLOCK_SIZE):
+            on_block()
             digest.update(block)
             size_bytes += len(block)
     return FileEntry(sha256=digest.hexdigest(), size_bytes=size_bytes)
@@ -236,21 +237,25 @@ def parse_manifest(text: bytes, *, source: str) -> Manifest:
         raise ReleaseError(f"{source}: {key + ': ' if key else ''}{first['msg']}{value}") from error
 
 
-def verify_release(folder: Path) -> Manifest:
+def verify_release(folder: Path, *, on_block: Callable[[], None] = lambda: None) -> Manifest:
     """The manifest, once every file has been found to be what the manifest says.
+
+    Args:
+        folder: of the release.
+        on_block: called at every MiB; what it raises ends the work, which may take minutes.
 
     Raises:
         ReleaseError: as ``read_manifest``; a file is missing, is not listed, or differs in size or SHA-256.
     """
     manifest = read_manifest(folder)
     try:
-        _verify_files(folder, manifest)
+        _verify_files(folder, manifest, on_block)
     except OSError as error:
         raise ReleaseError(f"{error.filename}: cannot be read: {error.strerror}") from error
     return manifest
 
 
-def _verify_files(folder: Path, manifest: Manifest) -> None:
+def _verify_files(folder: Path, manifest: Manifest, on_block: Callable[[], None]) -> None:
     found = _list_files(folder)
     for path in sorted(manifest.files.keys() - set(found)):
         raise ReleaseError(f"{folder / path}: missing from the release")
@@ -262,7 +267,7 @@ def _verify_files(folder: Path, manifest: Manifest) -> None:
         if size_bytes != expected.size_bytes:
             raise ReleaseError(f"{folder / path}: {size_bytes} bytes, {MANIFEST} says {expected.size_bytes}")
     for path, expected in manifest.files.items():
-        sha256 = hash_file(folder / path).sha256
+        sha256 = hash_file(folder / path, on_block=on_block).sha256
         if sha256 != expected.sha256:
             raise ReleaseError(f"{folder / path}: SHA-256 {sha256}, {MANIFEST} says {expected.sha256}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,9 +107,24 @@ async def load_release(settings: Settings, release: str) -> LoadedRelease:
         raise ReleaseError(f"{release}: cannot be opened: {type(error).__name__}: {error}") from error
 
 
+async def _verify(folder: Path) -> Manifest:
+    """``verify_release`` in a thread that ends with the task: the process waits for its threads before it ends."""
+    cancelled = threading.Event()
+
+    def stop_if_cancelled() -> None:
+        if cancelled.is_set():
+            raise ReleaseError(f"{folder}: not verified to the end, the service stops")
+
+    try:
+        return await asyncio.to_thread(verify_release, folder, on_block=stop_if_cancelled)
+    except asyncio.CancelledError:
+        cancelled.set()
+        raise
+
+
 async def _load(settings: Settings, release: str) -> LoadedRelease:
     folder = Registry(settings.release.registry).release_dir(settings.release.model, release)
-    manifest = await asyncio.to_thread(verify_release, folder)
+    manifest = await _verify(folder)
     if (manifest.model, manifest.release) != (settings.release.model, release):
         raise ReleaseError(f"{folder}: holds release {manifest.release} of model {manifest.model}")
     store = ReleaseStore(settings.store, folder, manifest)

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from ranktower.errors import ConfigError
+from ranktower.release import FileEntry, write_manifest
 from service.serve import main
 
 
@@ -110,6 +111,27 @@ def children(pid: int) -> list[int]:
         if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes():
             found.append(child)
     return found
+
+
+def test_a_large_release_being_verified_does_not_delay_the_stop(
+    build_release: Callable[..., Any], start_server: Callable[..., Any], tmp_path: Path
+) -> None:
+    first, large = build_release(tmp_path, seed=1), build_release(tmp_path, seed=2)
+    first.promote()
+    large.promote()
+    # A hole: it takes no space on the disk, and many seconds to hash.
+    size_bytes = 16 << 30
+    with (large.folder / "large.bin").open("wb") as file:
+        file.truncate(size_bytes)
+    entry = FileEntry(sha256="0" * 64, size_bytes=size_bytes)
+    files = {"large.bin": entry} | large.manifest.files
+    write_manifest(large.folder, large.manifest.model_copy(update={"files": files}))
+    server = start_server(tmp_path)
+    time.sleep(0.5)
+    assert server.client.get("/readyz").json()["error_type"] == "loading"
+    start = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - start < 4
 
 
 def test_two_workers_share_the_port_and_merge_their_metrics(release: Any, start_server: Callable[..., Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -65,6 +66,14 @@ def test_every_version_is_pinned_without_an_address() -> None:
         for requirement in group:
             name = requirement.split("[")[0].lower().replace("_", "-")
             assert name == "ranktower" or name in pinned, name
+
+
+def test_make_bench_runs_every_benchmark_and_writes_the_figures_last() -> None:
+    told = subprocess.run(["make", "-n", "bench"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    run = re.findall(r"benchmarks/\w+\.py", told)
+    scripts = (path for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text(encoding="utf-8"))
+    assert sorted(run) == sorted(f"benchmarks/{path.name}" for path in scripts)
+    assert run[-1] == "benchmarks/figures.py"
 
 
 def test_no_drawer_for_everything() -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 ROOT = Path(__file__).parents[1]
+RANKTOWER = [sys.executable, "-m", "ranktower.cli"]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
@@ -30,27 +36,41 @@ def test_the_readme_names_the_two_commands() -> None:
     assert "make test" in text
 
 
-def test_the_readmes_own_data_can_be_prepared(tmp_path: Path) -> None:
-    """Its Python writes the tables, its YAML is the specification, its first command prepares them."""
+def test_the_readmes_own_data_is_served_by_its_own_commands(tmp_path: Path) -> None:
+    """Its Python writes the tables, its YAML is the specification, and its commands are typed one after the other."""
     readme = ROOT / "README.md"
     (python,), (yaml,) = blocks(readme, "python"), blocks(readme, "yaml")
     subprocess.run([sys.executable, "-c", python], cwd=tmp_path, check=True)
     (tmp_path / "features.yaml").write_text(yaml)
     shell = next(block for block in blocks(readme, "sh") if "ranktower prepare" in block)
-    prepare = next(line for line in shell.splitlines() if line.startswith("ranktower prepare"))
-    command = [sys.executable, "-m", "ranktower.cli", *prepare.split()[1:]]
-    told = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
-    assert "2 users (2 active), 3 items, 6 interactions" in told
+    typed = [line.split("#")[0].split()[1:] for line in shell.splitlines()]
+    assert [command[0] for command in typed[-2:]] == ["promote", "serve"]
+    for command in typed[:-1]:
+        done = subprocess.run([*RANKTOWER, *command], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen([*RANKTOWER, *typed[-1], "--port", str(port)], cwd=tmp_path)
+    try:
+        answer = score(f"http://127.0.0.1:{port}", server, {"user_id": 1, "candidate_ids": ["a", "b", "nothing"]})
+    finally:
+        server.terminate()
+        server.wait(30)
+    assert answer["user"] == "PRESENT"
+    assert [score is None for score in answer["scores"]] == [False, False, True]
 
 
-def test_the_commands_in_the_readme_exist() -> None:
-    shell = "\n".join(blocks(ROOT / "README.md", "sh"))
-    for line in (line.split("#")[0].split() for line in shell.splitlines() if line.startswith("ranktower ")):
-        helped = subprocess.run(
-            [sys.executable, "-m", "ranktower.cli", line[1], "--help"], check=True, capture_output=True, text=True
-        ).stdout
-        for option in (word for word in line if word.startswith("--")):
-            assert option in helped, f"ranktower {line[1]} has no {option}"
+def score(address: str, server: subprocess.Popen[bytes], body: dict[str, Any]) -> dict[str, Any]:
+    """The answer of ``/v1/score`` once the service is ready."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and server.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{address}/readyz").status_code == 200:
+                answer: dict[str, Any] = httpx.post(f"{address}/v1/score", json=body).json()
+                return answer
+        time.sleep(0.1)
+    raise AssertionError(f"the service did not become ready (exit status {server.poll()})")
 
 
 def test_the_figures_are_the_result_files() -> None:

@@ -22,6 +22,7 @@ from ranktower.errors import ConfigError
 from service.app import create_server
 from service.logs import log_config
 from service.metrics import MULTIPROC_ENV
+from service.protocol import HttpProtocol
 from service.settings import ENV_PREFIX, Settings, load_settings
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def _run(settings: Settings, listener: socket.socket, metrics_folder: str) -> No
         partial(create_server, settings),
         factory=True,
         loop="uvloop",
-        http="httptools",
+        http=HttpProtocol,
         ws="none",
         lifespan="on",
         workers=settings.http.workers,

@@ -46,6 +46,7 @@ def build_index(path: Path, vectors: NDArray[np.float32], *, factory: str | None
 
     Raises:
         ConfigError: FAISS knows no such factory string, or there are too few items for it.
+        ReleaseError: ``path`` cannot be written.
     """
     if vectors.ndim != 2:
         raise ValueError(f"vectors: shape {vectors.shape}, expected [n, d]")
@@ -60,7 +61,10 @@ def build_index(path: Path, vectors: NDArray[np.float32], *, factory: str | None
         raise ConfigError(f"factory: {factory!r} cannot index {len(vectors)} items: {problem}") from error
     aside = path.with_name(f".{path.name}.part")
     try:
-        faiss.write_index(index, str(aside))
+        try:
+            faiss.write_index(index, str(aside))
+        except RuntimeError as error:  # a full disk, a folder that is not there: FAISS knows one error for all
+            raise ReleaseError(f"{path}: cannot be written: {str(error).splitlines()[-1]}") from error
         fsync_file(aside)
         aside.replace(path)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import faiss
@@ -95,6 +96,26 @@ def test_a_factory_that_does_not_work(factory: str, tmp_path: Path) -> None:
         build_index(tmp_path / "index", VECTORS, factory=factory)
     assert str(caught.value).startswith(f"factory: {factory!r} cannot index 500 items: ")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"index": b"old"}
+
+
+def test_an_index_that_cannot_be_written_names_its_file(tmp_path: Path) -> None:
+    with pytest.raises(ReleaseError, match=r"absent/items\.faiss: cannot be written: "):
+        build_index(tmp_path / "absent" / "items.faiss", np.ones((3, 4), dtype=np.float32))
+
+
+def test_a_full_disk_leaves_the_index_that_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "items.faiss"
+    build_index(path, np.ones((3, 4), dtype=np.float32))
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(ReleaseError, match=r"items\.faiss: cannot be written: "):
+            build_index(path, np.ones((10_000, 4), dtype=np.float32))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_indexes_that_are_not_the_releases(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def _required(content: Mapping[str, Any], field: str) -> Any:
 def _user_id(content: Mapping[str, Any]) -> Id:
     value = _required(content, "user_id")
     if type(value) is not str and type(value) is not int:
-        raise MalformedError(f"user_id: must be a string or an integer, not {_kind(value)}")
+        raise MalformedError(f"user_id: {_no_id(value)}")
     return value
 
 
@@ -113,9 +113,13 @@ def _candidates(values: Any, limit: int) -> list[Id]:
     kinds = set(map(type, values))
     if not kinds <= {str, int}:
         index = next(i for i, value in enumerate(values) if type(value) not in (str, int))
-        problem = f"must be a string or an integer (of at most 64 bits), not {_kind(values[index])}"
-        raise MalformedError(f"candidate_ids[{index}]: {problem}")
+        raise MalformedError(f"candidate_ids[{index}]: {_no_id(values[index])}")
     return values
+
+
+def _no_id(value: Any) -> str:
+    # An integer of more bits is a float by the time it is seen here.
+    return f"must be a string or an integer (of at most 64 bits), not {_kind(value)}"
 
 
 def _budget(value: Any, max_ms: float) -> float | None:

@@ -58,8 +58,12 @@ def run_training(
     """Train, or go on with, the run in ``folder``, and write its model, metrics and curve.
 
     Raises:
-        ConfigError: the folder holds a run with another configuration or on other data.
+        ConfigError: the folder holds a run with another configuration or on other data, or a side has no feature.
     """
+    for side, features in (("user", dataset.spec.user_features), ("item", dataset.spec.item_features)):
+        if not features:
+            least = f"[{{name: {side}_id, kind: categorical}}]"
+            raise ConfigError(f"the data's features.yaml names no {side}_features; the least is {least}")
     folder.path.mkdir(parents=True, exist_ok=True)
     _refuse_another_run(folder, config, dataset)
     config.dump(folder.config)

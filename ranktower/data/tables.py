@@ -184,7 +184,8 @@ def _check_interactions(tables: Tables, table: _Table) -> None:
         side = id_column.removesuffix("_id")
         unknown = ~ids.is_in(canonical_ids(known[id_column]).implode())
         table.refuse(id_column, unknown, f"interaction of an unknown {side} {{value!r}}")
-    table.check_no_null("timestamp", table.column("timestamp", "an integer (milliseconds)", _is_integer))
+    time = table.check_no_null("timestamp", table.column("timestamp", "an integer (milliseconds)", _is_integer))
+    table.refuse("timestamp", time > 2**63 - 1, "{value!r} does not fit 64 bits with a sign")
     stage = table.check_no_null("stage", table.column("stage", "a string", _is_string)).cast(pl.String)
     table.refuse("stage", ~stage.is_in(list(STAGES)), f"unknown stage {{value!r}}; one of {', '.join(STAGES)}")
     impression = stage == STAGES[0]

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from offline.train import main
+from offline.train import main, run_training
 from ranktower.data.dataset import UNUSED, VALIDATION, PreparedDataset, with_content_id
 from ranktower.errors import ConfigError
 from ranktower.training.config import TrainConfig
+from ranktower.training.run import RunFolder
 
 
 def arguments(data: Path, folder: Path, config: TrainConfig) -> list[str]:
@@ -38,6 +40,15 @@ def test_it_says_that_nobody_could_be_validated(
     told = capsys.readouterr().out
     assert "no user has a positive in the validation split: no early stopping, the last model is kept" in told
     assert "NDCG" not in told
+
+
+def test_a_side_without_a_feature_is_refused(
+    simulated: PreparedDataset, small_config: TrainConfig, tmp_path: Path
+) -> None:
+    dataset = replace(simulated, spec=simulated.spec.model_copy(update={"item_features": ()}))
+    with pytest.raises(ConfigError, match=r"names no item_features; the least is \[\{name: item_id, kind: categorical"):
+        run_training(dataset, small_config, RunFolder(tmp_path), device=torch.device("cpu"), show_bar=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_device_is_named(simulated_folder: Path, small_config: TrainConfig, tmp_path: Path) -> None:

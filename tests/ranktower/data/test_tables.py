@@ -192,6 +192,10 @@ WRONG: list[tuple[Tables, str]] = [
         "shop/interactions.parquet, column 'timestamp', row 2: null",
     ),
     (
+        with_column("interactions", timestamp=pl.Series([1, 2**63, 3, 4], dtype=pl.UInt64)),
+        "shop/interactions.parquet, column 'timestamp', row 1: 9223372036854775808 does not fit 64 bits with a sign",
+    ),
+    (
         with_column("interactions", stage=["impression", None, "impression", "impression"]),
         "shop/interactions.parquet, column 'stage', row 1: null",
     ),

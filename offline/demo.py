@@ -82,7 +82,17 @@ def _make_tables(work: Path) -> Path:
 
 
 def _import(name: str, source: Path, tables: Path) -> Path:
+    """The tables of these very files, made once: a large log takes minutes to read."""
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    stats = [(str(path.relative_to(source)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    key = hashlib.sha256(repr((str(source.resolve()), stats)).encode()).hexdigest()
+    known = tables.with_name("tables.source")
+    if tables.is_dir() and known.is_file() and known.read_text() == key:
+        _say(f"[import] reused, {tables} is of these files")
+        return tables
+    known.unlink(missing_ok=True)
     _step("import", "data", "import", name, "--source", str(source), "--out", str(tables))
+    known.write_text(key)
     return tables
 
 

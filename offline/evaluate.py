@@ -77,6 +77,11 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     for pool in POOLS:
         part = [row for row in rows if row["pool"] == pool]
         k, users, split = part[0]["k"], part[0]["num_users"], part[0]["split"]
+        if not users:
+            lines.append(
+                f"\n  {split}, pool: {pool.replace('_', ' ')}: no user has a positive, so there is nothing to measure"
+            )
+            continue
         lines.append(f"\n  {split}, pool: {pool.replace('_', ' ')}, {users:,} users")
         lines.append(f"  {'model':<12}{f'Recall@{k}':>12}{f'NDCG@{k}':>12}")
         lines += [f"  {row['model']:<12}{row['recall']:>12.4f}{row['ndcg']:>12.4f}" for row in part]

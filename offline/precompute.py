@@ -256,7 +256,7 @@ def _advance(bar: tqdm[Any]) -> Callable[[int], None]:
 
 
 def _bar(name: str, total: int) -> tqdm[Any]:
-    return tqdm(total=total, desc=name, unit="row", unit_scale=True)
+    return tqdm(total=total, desc=name, unit="row", unit_scale=True, disable=None)
 
 
 def _parser() -> argparse.ArgumentParser:

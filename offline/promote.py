@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from offline.redis_target import add_redis_options, point_redis_at, redis_options
+from offline.redis_target import add_redis_options, move_pointer, redis_options
 from ranktower.errors import ReleaseError
 from ranktower.registry import Registry
 
@@ -25,7 +25,6 @@ def main(argv: Sequence[str]) -> int:
     published = registry.releases(options.model)
     if not published:
         raise ReleaseError(f"model {options.model!r}: no release is published in {options.registry}")
-    pointer = registry.promote(options.model, options.release or published[-1])
-    point_redis_at(redis, options.model, pointer)
+    pointer = move_pointer(registry, redis, options.model, options.release or published[-1])
     sys.stdout.write(f"promote: {options.model} serves {pointer.release}\n")
     return 0

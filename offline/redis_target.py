@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 
-from ranktower.embedding_store.redis import write_pointer
+from ranktower.embedding_store.redis import check_complete, write_pointer
 from ranktower.embedding_store.redis_client import RedisOptions
 from ranktower.errors import ConfigError, RankTowerError
-from ranktower.registry import Pointer
+from ranktower.registry import Pointer, Registry
 
 REDIS_URL = "RANKTOWER_STORE__REDIS_URL"
 
@@ -33,18 +33,26 @@ def redis_options(options: argparse.Namespace) -> RedisOptions | None:
     return RedisOptions(url, cluster=options.redis_cluster)
 
 
-def point_redis_at(redis: RedisOptions | None, model: str, pointer: Pointer) -> None:
-    """Set the pointer in Redis to what the registry's file says by now.
+def move_pointer(registry: Registry, redis: RedisOptions | None, model: str, release: str | None) -> Pointer:
+    """Promote ``release``, or roll back where it is None, in the registry and then in Redis.
+
+    Redis is asked whether it holds the release before anything moves.
 
     Raises:
-        RankTowerError: Redis does not answer, or does not hold the whole release; says how to go on.
+        ReleaseError: the release is not published, damaged, or not complete in Redis; nothing has moved.
+        RankTowerError: Redis failed in between; says what is served where, and how to go on.
     """
-    if redis is None:
-        return
-    try:
-        write_pointer(redis, model, pointer)
-    except RankTowerError as error:
-        raise RankTowerError(
-            f"{error}; the registry serves {pointer.release} by now, Redis does not: "
-            f"mend it and run 'ranktower promote --store redis --release {pointer.release}'"
-        ) from error
+    before = registry.current(model)
+    target = release or (before.previous[0] if before and before.previous else None)
+    if redis is not None and target is not None:
+        check_complete(redis, model, target)
+    pointer = registry.promote(model, release) if release else registry.rollback(model)
+    if redis is not None:
+        try:
+            write_pointer(redis, model, pointer)
+        except RankTowerError as error:
+            raise RankTowerError(
+                f"{error}; the registry serves {pointer.release} by now, Redis does not: "
+                f"mend it and run 'ranktower promote --store redis --release {pointer.release}'"
+            ) from error
+    return pointer

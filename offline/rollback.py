@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from offline.redis_target import add_redis_options, point_redis_at, redis_options
+from offline.redis_target import add_redis_options, move_pointer, redis_options
 from ranktower.registry import Registry
 
 
@@ -18,8 +18,6 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--model", default="ranktower", help="name of the model in the registry")
     add_redis_options(parser)
     options = parser.parse_args(argv)
-    redis = redis_options(options)
-    pointer = Registry(options.registry).rollback(options.model)
-    point_redis_at(redis, options.model, pointer)
+    pointer = move_pointer(Registry(options.registry), redis_options(options), options.model, None)
     sys.stdout.write(f"rollback: {options.model} serves {pointer.release}\n")
     return 0

@@ -208,17 +208,21 @@ def read_pointer(options: RedisOptions, model: str) -> Pointer | None:
     return None if content is None else Pointer.from_bytes(content, source=key)
 
 
+def check_complete(options: RedisOptions, model: str, release: str) -> None:
+    """Return if the whole release has been written to Redis, ReleaseError if not."""
+    with _client(options) as client:
+        if not client.exists(manifest_key(model, release)):
+            raise ReleaseError(f"redis {options.address}: release {release!r} of model {model!r} is not complete")
+
+
 def write_pointer(options: RedisOptions, model: str, pointer: Pointer) -> None:
     """Promote in Redis: one SET, so that a reader sees the old pointer or the new one.
 
     Raises:
         ReleaseError: the release is not complete in Redis.
     """
+    check_complete(options, model, pointer.release)
     with _client(options) as client:
-        if not client.exists(manifest_key(model, pointer.release)):
-            raise ReleaseError(
-                f"redis {options.address}: release {pointer.release!r} of model {model!r} is not complete"
-            )
         client.set(pointer_key(model), pointer.to_bytes())
 
 

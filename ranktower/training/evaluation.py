@@ -91,7 +91,9 @@ def evaluate(
     recalls, ndcgs = np.zeros(len(users)), np.zeros(len(users))
     corpus = np.arange(len(dataset.items.ids))
     name = f"evaluate {options.split} {options.pool}"
-    for index, user in enumerate(tqdm(users.tolist(), desc=name, unit="user", disable=not progress, leave=False)):
+    for index, user in enumerate(
+        tqdm(users.tolist(), desc=name, unit="user", disable=None if progress else True, leave=False)
+    ):
         own = here[here_starts[index] : here_ends[index]]
         items: Ints = interactions.item_row[own]
         labels = interactions.feedback[own]

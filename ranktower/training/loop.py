@@ -121,7 +121,7 @@ class Trainer:
         per_epoch = self.sampler.num_batches(self.config.batch_lists)
         total, done = per_epoch * self.config.max_epochs, self.progress.step
         bar: tqdm[Any]
-        with tqdm(total=total, initial=done, desc="train", unit="step", disable=not self.show_bar) as bar:
+        with tqdm(total=total, initial=done, desc="train", unit="step", disable=None if self.show_bar else True) as bar:
             while not self.progress.finished:
                 self._epoch(per_epoch, bar)
         save_tensors(self.folder.model, self.best, {"data_id": self.dataset.data_id, "step": self.progress.best_step})

@@ -47,7 +47,7 @@ def train_retrieval(
     generator = torch.Generator().manual_seed(seed)
     batches_per_epoch = -(-len(positive) // config.batch_pairs)
     with tqdm(
-        total=config.epochs * batches_per_epoch, desc="train retrieval", unit="step", disable=not progress
+        total=config.epochs * batches_per_epoch, desc="train retrieval", unit="step", disable=None if progress else True
     ) as bar:
         for _ in range(config.epochs):
             order = torch.randperm(len(positive), generator=generator)

@@ -13,12 +13,14 @@ from service.state import state_of
 router = APIRouter()
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez", summary="Is the process alive", response_model=None, responses={200: {"model": LiveResponse}})
 async def livez() -> Response:
     """Touches nothing: answers as long as the event loop runs."""
     return Response(b'{"status":"alive"}', media_type="application/json")
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     summary="Is a release being served",

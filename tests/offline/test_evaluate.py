@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from offline.evaluate import main
+from offline.evaluate import _table, main
 from ranktower.errors import ConfigError
 
 
@@ -35,3 +35,18 @@ def test_writes_every_model_in_both_pools_and_reuses_what_it_wrote(
 def test_a_wrong_option_is_named(option: list[str], trained_run: Path, simulated_folder: Path) -> None:
     with pytest.raises(ConfigError, match=f"must be at least 1, got .*{option[1]}"):
         main(["--run", str(trained_run), "--data", str(simulated_folder), *option])
+
+
+def test_without_a_positive_there_is_nothing_to_measure() -> None:
+    row = {
+        "pool": "full_corpus",
+        "split": "test",
+        "k": 5,
+        "num_users": 0,
+        "model": "popularity",
+        "recall": 0.0,
+        "ndcg": 0.0,
+    }
+    told = _table([row, row | {"pool": "impressions"}])
+    assert told.count("no user has a positive, so there is nothing to measure") == 2
+    assert "0.0000" not in told

@@ -180,8 +180,9 @@ def test_redis_gets_every_row_and_then_the_pointer(
     release = Registry(own).releases(MODEL)[0]
     client = open_sync_client(RedisOptions(redis_server.url))
     client.flushdb()
-    with pytest.raises(RankTowerError, match=rf"not complete; the registry serves {release} by now, Redis does not"):
+    with pytest.raises(ReleaseError, match=rf"release '{release}' of model 'demo' is not complete"):
         promote.main([*place, "--store", "redis"])
+    assert Registry(own).current(MODEL) is None, "nothing moves where Redis lacks the release"
     assert precompute.main([*inputs, "--registry", str(own), "--store", "redis"]) == 0
     folder, manifest = (
         Registry(own).release_dir(MODEL, release),
@@ -195,6 +196,31 @@ def test_redis_gets_every_row_and_then_the_pointer(
     assert not client.exists(pointer_key(MODEL))
     assert promote.main([*place, "--store", "redis"]) == 0
     assert json.loads(client.get(pointer_key(MODEL)))["release"] == release
+    client.close()
+
+
+def test_redis_that_fails_in_between_says_how_to_go_on(
+    own: Path, inputs: list[str], redis_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real Redis on which this user may read and not write, so that only the pointer's SET fails."""
+    monkeypatch.setenv("RANKTOWER_STORE__REDIS_URL", redis_server.url)
+    place = ["--registry", str(own), "--model", MODEL]
+    publish.main(place)
+    precompute.main([*inputs, "--registry", str(own), "--store", "redis"])
+    client = open_sync_client(RedisOptions(redis_server.url))
+    client.execute_command(
+        "ACL", "SETUSER", "reader", "on", ">secret-word", "~*", "+get", "+exists", "+hello", "+client"
+    )
+    url = redis_server.url.replace("redis://", "redis://reader:secret-word@")
+    monkeypatch.setenv("RANKTOWER_STORE__REDIS_URL", url)
+    with pytest.raises(
+        RankTowerError, match=r"the registry serves .* by now, Redis does not: mend it and run"
+    ) as caught:
+        promote.main([*place, "--store", "redis"])
+    assert "secret-word" not in str(caught.value)
+    monkeypatch.setenv("RANKTOWER_STORE__REDIS_URL", redis_server.url)
+    assert promote.main([*place, "--store", "redis"]) == 0
+    client.execute_command("ACL", "DELUSER", "reader")
     client.close()
 
 

@@ -14,6 +14,12 @@ def test_livez(server: Any) -> None:
     assert (answer.status_code, answer.json()) == (200, {"status": "alive"})
 
 
+def test_probes_answer_head_as_load_balancers_ask(server: Any) -> None:
+    for path in ("/livez", "/readyz"):
+        answer = server.client.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+
+
 def test_readyz_names_the_release(server: Any, release: Any) -> None:
     answer = server.client.get("/readyz")
     assert answer.status_code == 200

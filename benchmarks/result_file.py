@@ -40,6 +40,9 @@ def write_result(name: str, figures: dict[str, Any], *libraries: str) -> Path:
 
 def latest_result(name: str) -> dict[str, Any]:
     """The newest result of a benchmark; names sort by their dates."""
-    path = sorted(RESULTS.glob(f"{name}-????-??-??.json"))[-1]
+    found = sorted(RESULTS.glob(f"{name}-????-??-??.json"))
+    if not found:
+        raise SystemExit(f"{RESULTS}: no result of {name} yet; run python benchmarks/{name}.py")
+    path = found[-1]
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content

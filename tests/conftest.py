@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -226,6 +227,14 @@ def trained_run(
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "run")
     run_training(simulated, small_config, folder, device=torch.device("cpu"), show_bar=False)
     return folder.path
+
+
+@pytest.fixture(autouse=True)
+def _the_number_of_threads_stays() -> Iterator[None]:
+    """FAISS and torch share one OpenMP, and a model trained with another number of threads differs in its last bits."""
+    before = faiss.omp_get_max_threads()
+    yield
+    faiss.omp_set_num_threads(before)
 
 
 @pytest.fixture

@@ -64,7 +64,11 @@ def _look_up(array: Tensor, places: Tensor) -> Tensor:
 
 
 class Trainer:
-    """One training run in one folder. ``fit`` begins it, or goes on where a killed run's checkpoint stands."""
+    """One training run in one folder. ``fit`` begins it, or goes on where a killed run's checkpoint stands.
+
+    The result is the same to the bit, killed or not, on one kind of machine with one number of threads
+    (``OMP_NUM_THREADS``): sums over several threads are rounded in another order.
+    """
 
     def __init__(
         self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 from pathlib import Path
 
-import faiss
 import numpy as np
 import pytest
 
@@ -17,11 +16,6 @@ RNG = np.random.default_rng(7)
 VECTORS = RNG.standard_normal((500, 8)).astype(np.float32)
 QUERY = RNG.standard_normal(8).astype(np.float32)
 BEST = np.argsort(-(VECTORS.astype(np.float64) @ QUERY), kind="stable")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> None:
-    faiss.omp_set_num_threads(1)
 
 
 def test_the_flat_index_is_exact(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def build_reference_release(root: Path, *, num_users: int = 200_000, num_items: 
     return manifest
 
 
-def _rows(model: RankTower, side: Side):  # type: ignore[no-untyped-def]
+def _rows(model: RankTower, side: Side) -> Callable[[NDArray[np.int64]], dict[str, NDArray[np.float32]]]:
     project = model.cross_attention.project_users if side == "user" else model.cross_attention.project_items
     heads = model.config.num_user_heads if side == "user" else model.config.num_item_heads
 

@@ -97,7 +97,6 @@ def test_no_drawer_for_everything() -> None:
                 "MultiLayerPerceptron",
                 "ProjectedRows",
                 "SideFeatures",
-                "cosine",
                 "embedding_width",
             },
         ),

@@ -7,7 +7,7 @@ Axes, one legend for the whole code base: ``B`` users, ``L`` items of one user's
 from ranktower.blocks.field_embedding import FieldEmbedding, FieldSizes, SideFeatures, embedding_width
 from ranktower.blocks.gated_attention_unit import GatedAttentionUnit
 from ranktower.blocks.gated_cross_attention_network import GatedCrossAttentionNetwork, ProjectedRows
-from ranktower.blocks.maximum_similarity import MaximumSimilarity, cosine
+from ranktower.blocks.maximum_similarity import MaximumSimilarity
 from ranktower.blocks.multi_head_gated_network import MultiHeadGatedNetwork
 from ranktower.blocks.multi_layer_perceptron import MultiLayerPerceptron
 
@@ -21,6 +21,5 @@ __all__ = [
     "MultiLayerPerceptron",
     "ProjectedRows",
     "SideFeatures",
-    "cosine",
     "embedding_width",
 ]

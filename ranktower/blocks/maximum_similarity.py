@@ -33,8 +33,3 @@ class MaximumSimilarity(nn.Module):
 def unit_length(vectors: Tensor) -> Tensor:
     """Vectors along the last axis scaled to length 1; a zero vector stays zero."""
     return vectors * torch.rsqrt((vectors * vectors).sum(dim=-1, keepdim=True).clamp_min(MINIMUM_SQUARED_NORM))
-
-
-def cosine(left: Tensor, right: Tensor) -> Tensor:
-    """Cosine along the last axis; 0 where either vector is zero."""
-    return (unit_length(left) * unit_length(right)).sum(dim=-1)

@@ -16,12 +16,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
+import numpy as np
+from reference_release import serving
 from result_file import write_result
 
+from ranktower.data.dataset import PreparedDataset
 from ranktower.registry import Registry
 from ranktower.release import read_manifest
+from ranktower.training.evaluation import ModelScorer
+from ranktower.training.run import load_run
 
 MODEL = "demo"
+HTTP_USERS, HTTP_ITEMS = 50, 1000
 
 
 def main() -> None:
@@ -44,6 +51,7 @@ def main() -> None:
     figures: dict[str, Any] = {"data": data, "demo_s": seconds, "fresh": options.fresh}
     figures |= {"steps_s": _step_seconds(lines), "request": lines[curl], "answer": json.loads(lines[curl + 1])}
     figures |= _manifest(options.work / data / "registry")
+    figures["parity"]["http"] = _http_difference(options.work / data)
     figures["quality"] = _quality(options.work / data, options.max_users)
     write_result("demo_quality", figures, "torch", "onnxruntime", "numpy")
 
@@ -65,9 +73,28 @@ def _manifest(registry: Path) -> dict[str, Any]:
     return {"parity": manifest.parity, "float16_ndcg_change": changes}
 
 
+def _http_difference(folder: Path) -> float:
+    """Scores over HTTP against torch from features in float32, on the cosine-sum scale: all that lies between them."""
+    run, dataset = load_run(_latest_run(folder)), PreparedDataset.load(folder / "prepared")
+    scorer = ModelScorer.encode(run.model, dataset)
+    random = np.random.default_rng(0)
+    worst = 0.0
+    with serving(folder / "registry", {}, model=MODEL) as address, httpx.Client(base_url=address) as client:
+        for user in random.permutation(len(dataset.users))[:HTTP_USERS].tolist():
+            items = random.permutation(len(dataset.items))[:HTTP_ITEMS]
+            body = {"user_id": dataset.users.ids[user], "candidate_ids": dataset.items.ids[items].tolist()}
+            scores = np.array(client.post("/v1/score", json=body).json()["scores"])
+            worst = max(worst, float(np.abs(scores - scorer(user, items)).max()))
+    return worst * run.model.similarity.tau.item()
+
+
+def _latest_run(folder: Path) -> Path:
+    return max(folder.glob("run-*"), key=lambda path: path.stat().st_mtime)
+
+
 def _quality(folder: Path, max_users: int) -> list[dict[str, Any]]:
     """Rows of ``ranktower evaluate`` on the demo's latest run."""
-    run = max(folder.glob("run-*"), key=lambda path: path.stat().st_mtime)
+    run = _latest_run(folder)
     command = [sys.executable, "-m", "ranktower.cli", "evaluate", "--run", str(run), "--data", str(folder / "prepared")]
     command += ["--max-users", str(max_users)] if max_users else []
     subprocess.run(command, check=True)

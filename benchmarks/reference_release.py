@@ -117,9 +117,11 @@ def _write_golden(folder: Path, draft: Manifest, model: RankTower) -> None:
 
 
 @contextlib.contextmanager
-def serving(registry: Path, env: Mapping[str, str], *, cores: set[int] | None = None) -> Iterator[str]:
+def serving(
+    registry: Path, env: Mapping[str, str], *, model: str = MODEL, cores: set[int] | None = None
+) -> Iterator[str]:
     """``ranktower serve`` in a process of its own, on ``cores``; yields its address once it is ready."""
-    command = [sys.executable, "-m", "ranktower.cli", "serve", "--registry", str(registry), "--model", MODEL]
+    command = [sys.executable, "-m", "ranktower.cli", "serve", "--registry", str(registry), "--model", model]
     command += ["--host", "127.0.0.1", "--port", "0"]
     log = registry / "service.log"
     with log.open("wb") as output:

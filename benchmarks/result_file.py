@@ -20,7 +20,7 @@ def machine(*libraries: str) -> dict[str, Any]:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     return {
         "cpu": next((line.split(": ")[1] for line in lines if "model name" in line), platform.processor()),
-        "num_cores": len(os.sched_getaffinity(0)),
+        "num_cores": os.cpu_count(),
         "python": platform.python_version(),
         **{library: version(library) for library in libraries},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import shutil
 import socket
 import subprocess
@@ -32,10 +33,16 @@ START_TIMEOUT_S = 30.0
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback interface nobody listens on just now.
+
+    Below the range that the system takes for outgoing connections, so that a server that is started again finds its
+    port free, and below 55,536, the first that a node of a Redis cluster refuses.
+    """
+    while True:
+        port = random.randrange(12_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass
@@ -258,20 +265,20 @@ def kill_when() -> Callable[[Sequence[str], Callable[[], bool]], None]:
 def movielens_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files in the format of the original MovieLens-1M: users like films of the genre that their age prefers."""
     folder = tmp_path_factory.mktemp("ml-1m")
-    random = np.random.default_rng(0)
+    generator = np.generator.default_rng(0)
     genres = ["Action", "Comedy", "Drama", "Film-Noir"]
     ages, films = [1, 18, 25, 35], 160
-    kinds = random.integers(len(genres), size=films)
+    kinds = generator.integers(len(genres), size=films)
     (folder / "movies.dat").write_text(
         "".join(f"{f + 1}::Film {f} ({1950 + f % 50})::{genres[k]}|Crime\n" for f, k in enumerate(kinds)),
         encoding="latin-1",
     )
     users, ratings = [], []
     for user in range(1, 81):
-        taste = int(random.integers(len(ages)))
+        taste = int(generator.integers(len(ages)))
         users.append(f"{user}::{'MF'[user % 2]}::{ages[taste]}::{user % 21}::{10_000 + user}\n")
-        for place, film in enumerate(random.permutation(films)[:50]):
-            likes = random.random() < (0.85 if kinds[film] == taste else 0.15)
+        for place, film in enumerate(generator.permutation(films)[:50]):
+            likes = generator.generator() < (0.85 if kinds[film] == taste else 0.15)
             ratings.append(f"{user}::{film + 1}::{5 if likes else 2}::{978_300_000 + user * 1000 + place}\n")
     (folder / "users.dat").write_text("".join(users), encoding="latin-1")
     (folder / "ratings.dat").write_text("".join(ratings), encoding="latin-1")

@@ -265,7 +265,7 @@ def kill_when() -> Callable[[Sequence[str], Callable[[], bool]], None]:
 def movielens_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files in the format of the original MovieLens-1M: users like films of the genre that their age prefers."""
     folder = tmp_path_factory.mktemp("ml-1m")
-    generator = np.generator.default_rng(0)
+    generator = np.random.default_rng(0)
     genres = ["Action", "Comedy", "Drama", "Film-Noir"]
     ages, films = [1, 18, 25, 35], 160
     kinds = generator.integers(len(genres), size=films)
@@ -278,7 +278,7 @@ def movielens_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
         taste = int(generator.integers(len(ages)))
         users.append(f"{user}::{'MF'[user % 2]}::{ages[taste]}::{user % 21}::{10_000 + user}\n")
         for place, film in enumerate(generator.permutation(films)[:50]):
-            likes = generator.generator() < (0.85 if kinds[film] == taste else 0.15)
+            likes = generator.random() < (0.85 if kinds[film] == taste else 0.15)
             ratings.append(f"{user}::{film + 1}::{5 if likes else 2}::{978_300_000 + user * 1000 + place}\n")
     (folder / "users.dat").write_text("".join(users), encoding="latin-1")
     (folder / "ratings.dat").write_text("".join(ratings), encoding="latin-1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import hashlib
 import os
 import shutil
 import sys
@@ -30,7 +31,7 @@ from ranktower.embedding_store.redis import RedisWriter
 from ranktower.embedding_store.redis_client import RedisOptions
 from ranktower.embedding_store.table_writer import write_table
 from ranktower.errors import ConfigError, ReleaseError
-from ranktower.registry import Registry
+from ranktower.registry import STAGING, Registry
 from ranktower.release import (
     MANIFEST,
     RETRIEVAL_INDEX,
@@ -190,8 +191,8 @@ def _find_or_name(inputs: Inputs, registry: Registry, model: str, dtype: RowDtyp
     """The release of these very inputs, published or begun before, or a new name."""
     files = {name: entry for name, entry in hash_files(inputs.exported.folder).items() if name in GRAPH_FILES}
     key = f"{content_hash(files)} {inputs.dataset.data_id} {inputs.run.run_id} {dtype}"
-    digest = content_hash({key: next(iter(files.values()))})
-    staging = registry.staging_dir(model, release_id(datetime.now(UTC), digest)).parent
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    staging = registry.root / model / STAGING
     begun = [folder.name for folder in staging.iterdir() if is_release_id(folder.name)] if staging.is_dir() else []
     known = sorted([*registry.releases(model), *begun], reverse=True)
     for release in known:

@@ -91,12 +91,6 @@ class Registry:
         """Where a release is put together before ``publish``, on the same file system; not created here."""
         return self.root / check_model_name(model) / STAGING / check_release_id(release)
 
-    def models(self) -> list[str]:
-        """Names of the models that have a release or a pointer."""
-        if not self.root.is_dir():
-            return []
-        return sorted(folder.name for folder in self.root.iterdir() if _is_model(folder))
-
     def releases(self, model: str) -> list[str]:
         """Ids of the published releases, oldest first."""
         folder = self.root / check_model_name(model)
@@ -198,11 +192,3 @@ def _verify_in_place(folder: Path, model: str, release: str) -> Manifest:
         if value != expected:
             raise ReleaseError(f"{folder / MANIFEST}: {key}: {value!r}, but the folder says {expected!r}")
     return manifest
-
-
-def _is_model(folder: Path) -> bool:
-    try:
-        check_model_name(folder.name)
-    except ReleaseError:
-        return False
-    return folder.is_dir()

@@ -47,7 +47,7 @@ class ValidationConfig(_Section):
     """When and over what the model is validated, and when training stops early.
 
     Attributes:
-        every_steps: steps between validations; an epoch that is shorter is validated at its end.
+        every_steps: steps between validations within a longer epoch; every epoch is validated at its end.
         patience: validations without a better NDCG before training stops.
         pool: what a user's items are ranked among.
         num_users: users drawn (seeded) for validation; all where fewer.

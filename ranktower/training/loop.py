@@ -137,7 +137,8 @@ class Trainer:
             self._step(batch, bar)
             progress.batch += 1
             last = progress.batch == per_epoch
-            if progress.step % self.config.validation.every_steps == 0 or last:
+            every = self.config.validation.every_steps
+            if last or (every < per_epoch and progress.step % every == 0):
                 self._validate(bar)
             if last:
                 progress.epoch, progress.batch = progress.epoch + 1, 0

@@ -50,7 +50,6 @@ def three(registry: Registry, stage: Stage) -> Registry:
 
 
 def test_an_empty_registry(registry: Registry) -> None:
-    assert registry.models() == []
     assert registry.releases("demo") == []
     assert registry.current("demo") is None
 
@@ -63,7 +62,6 @@ def test_publishing_moves_a_release_to_its_place(registry: Registry, stage: Stag
     assert (target / "items" / "rows.bin").read_bytes() == b"rows"
     assert not staging.exists()
     assert registry.releases("demo") == [FIRST]
-    assert registry.models() == ["demo"]
     assert registry.current("demo") is None  # published is not promoted
 
 
@@ -254,7 +252,6 @@ def test_stray_files_are_no_releases(three: Registry) -> None:
     (three.root / "file").write_text("hello")
     (three.root / ".hidden").mkdir()
     assert three.releases("demo") == [FIRST, SECOND, THIRD]
-    assert three.models() == ["demo"]
 
 
 def test_a_reader_never_sees_half_a_pointer(three: Registry) -> None:

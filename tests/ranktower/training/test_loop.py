@@ -185,3 +185,15 @@ def test_a_warm_start_begins_with_the_retrieval_models_field_embeddings(
         for name, tensor in expected.items():
             assert torch.equal(getattr(warm.model, side).embedding.state_dict()[name], tensor)
             assert not torch.equal(getattr(cold.model, side).embedding.state_dict()[name], tensor)
+
+
+def test_a_short_epoch_is_validated_once_at_its_end(
+    simulated: PreparedDataset, small_config: TrainConfig, tmp_path: Path
+) -> None:
+    """Also where the steps between validations fall into the middle of one."""
+    validation = small_config.validation.model_copy(update={"every_steps": 15})
+    config = small_config.model_copy(update={"validation": validation})
+    trainer = Trainer(simulated, config, RunFolder(tmp_path), retrieved=None, device=CPU, progress_bar=False)
+    per_epoch = trainer.sampler.num_batches(config.batch_lists)
+    assert per_epoch < 15 < 3 * per_epoch
+    assert [row["step"] for row in trainer.fit().validations] == [per_epoch, 2 * per_epoch, 3 * per_epoch]

@@ -1,4 +1,4 @@
-"""A trained model to the folder that precompute turns into a release: three graphs, the encoder, and their proof."""
+"""A trained model to the folder that precompute turns into a release: its graphs, the encoder, and their proof."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from typing import Any
 from model_export.graphs import write_scorer, write_tower
 from model_export.parity import RealRows, check_parity
 from ranktower.data.encoder import FeatureEncoder
+from ranktower.embedding_store.codec import ROW_DTYPES, ROW_KINDS
 from ranktower.errors import ConfigError
 from ranktower.models import RankTower
-from ranktower.release import FEATURES, SCORER, TOWERS
+from ranktower.release import FEATURES, TOWERS, export_name
 from ranktower.training.tensors import field_sizes
 
 MODEL_FILE = "model.json"
-_FILES = (MODEL_FILE, SCORER, FEATURES, *TOWERS.values())
+_SCORERS = {export_name(kind, dtype): (kind, dtype) for kind in ROW_KINDS for dtype in ROW_DTYPES}
+_FILES = (MODEL_FILE, FEATURES, *TOWERS.values(), *_SCORERS)
 
 
 def export_model(
     model: RankTower, encoder: FeatureEncoder, out: Path, *, real: RealRows, origin: dict[str, Any]
 ) -> dict[str, float]:
-    """Write the three graphs, ``features.json`` and ``model.json``, or nothing at all.
+    """Write the graphs, ``features.json`` and ``model.json``, or nothing at all.
 
     The folder is written aside, checked against torch, and only then renamed to ``out``; an export there is replaced.
 
@@ -45,7 +47,8 @@ def export_model(
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
-        write_scorer(model, aside / SCORER)
+        for name, (kind, dtype) in _SCORERS.items():
+            write_scorer(model, aside / name, kind=kind, dtype=dtype)
         for side, side_encoder in (("user", encoder.user), ("item", encoder.item)):
             sizes = field_sizes(side_encoder)
             path = aside / TOWERS["user" if side == "user" else "item"]

@@ -1,4 +1,4 @@
-"""The three ONNX graphs of a release, cut from a trained model by torch's exporter."""
+"""The ONNX graphs of a release: towers cut from a trained model by torch's exporter, scorers written by hand."""
 
 from __future__ import annotations
 
@@ -11,33 +11,17 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from ranktower.blocks import FieldSizes, ProjectedRows, SideFeatures
+from model_export.scorer_graph import OPSET, build_scorer
+from ranktower.blocks import FieldSizes, SideFeatures
+from ranktower.embedding_store.codec import ARRAYS, RowDtype, RowKind
 from ranktower.models import RankTower
 
-OPSET = 18
-ARRAYS = ProjectedRows._fields
 # Export traces with a batch of this many rows. 0 and 1 would be baked into the graph as constants.
 _TRACED_ROWS = 3
 
 
-class ScorerGraph(nn.Module):
-    """The per-pair part: one user's projected rows and N items' to N logits. No tower, no projection, no expansion."""
-
-    def __init__(self, model: RankTower) -> None:
-        super().__init__()
-        self.cross_attention = model.cross_attention
-        self.similarity = model.similarity
-
-    def forward(self, *rows: Tensor) -> Tensor:
-        """Five user arrays ``[1, Hu, *]``, five item arrays ``[N, Hi, *]`` to logits ``[N]``."""
-        users = ProjectedRows(*rows[: len(ARRAYS)])
-        items = ProjectedRows(*(array.unsqueeze(0) for array in rows[len(ARRAYS) :]))
-        scores: Tensor = self.similarity(*self.cross_attention(users, items))
-        return scores.reshape(-1)
-
-
 class TowerGraph(nn.Module):
-    """One side from encoded features to its projected rows."""
+    """One side from encoded features to the arrays of its row: a user's embedding, an item's projections as well."""
 
     def __init__(self, model: RankTower, side: str, num_bags: int) -> None:
         super().__init__()
@@ -46,32 +30,25 @@ class TowerGraph(nn.Module):
         self.side, self.num_bags = side, num_bags
 
     def forward(self, codes: Tensor, *bags: Tensor) -> tuple[Tensor, ...]:
-        """``codes [n, F]`` and, a bag field, values ``[n, T]`` and length ``[n]`` to the five arrays ``[n, H, *]``."""
+        """``codes [n, F]`` and, a bag field, values ``[n, T]`` and length ``[n]`` to the row's arrays ``[n, H, *]``."""
         embedding = self.tower(SideFeatures(codes, bags[0::2], bags[1::2]))
-        project = self.cross_attention.project_users if self.side == "user" else self.cross_attention.project_items
-        return tuple(project(embedding))
+        if self.side == "user":
+            return (embedding,)
+        return tuple(self.cross_attention.project_items(embedding))
 
 
-def write_scorer(model: RankTower, path: Path) -> None:
-    """Write ``scorer.onnx``: ``user_<array> [1, Hu, *]`` and ``item_<array> [N, Hi, *]`` to ``scores [N]``."""
-    config = model.config
-    widths = [config.width] + [config.attention_width] * (len(ARRAYS) - 1)
-    users = [torch.randn(1, config.num_user_heads, width) for width in widths]
-    items = [torch.randn(_TRACED_ROWS, config.num_item_heads, width) for width in widths]
-    candidates = torch.export.Dim("candidates")
-    _write(
-        ScorerGraph(model),
-        (*users, *items),
-        path,
-        input_names=[f"{side}_{array}" for side in ("user", "item") for array in ARRAYS],
-        output_names=["scores"],
-        dynamic=[{}] * len(ARRAYS) + [{0: candidates}] * len(ARRAYS),
-    )
+def write_scorer(model: RankTower, path: Path, *, kind: RowKind, dtype: RowDtype) -> None:
+    """Write the per-pair graph over stored rows of one kind and dtype, see ``model_export.scorer_graph``."""
+    path.write_bytes(build_scorer(model, kind=kind, dtype=dtype).SerializeToString(deterministic=True))
+
+
+def tower_outputs(side: str) -> list[str]:
+    """Names of what a tower gives."""
+    return [f"{side}_{array}" for array in (ARRAYS[:1] if side == "user" else ARRAYS)]
 
 
 def write_tower(model: RankTower, side: str, sizes: FieldSizes, path: Path, *, bag_slots: Mapping[str, int]) -> None:
-    """Write one tower: inputs ``codes`` and ``<bag>_values``, ``<bag>_length``; outputs ``<side>_<array>``,
-    the names that the scorer takes.
+    """Write one tower: inputs ``codes`` and ``<bag>_values``, ``<bag>_length``; outputs ``<side>_<array>``.
 
     Args:
         side: "user" or "item".
@@ -91,7 +68,7 @@ def write_tower(model: RankTower, side: str, sizes: FieldSizes, path: Path, *, b
         tuple(inputs),
         path,
         input_names=names,
-        output_names=[f"{side}_{array}" for array in ARRAYS],
+        output_names=tower_outputs(side),
         dynamic=[{0: rows}] * len(inputs),
     )
 
@@ -105,8 +82,6 @@ def _write(
     output_names: Sequence[str],
     dynamic: Sequence[Mapping[int, object]],
 ) -> None:
-    # ``*args`` of a forward is one positional parameter to torch.export, hence the nested tuple.
-    shapes = {"rows": tuple(dynamic)} if isinstance(module, ScorerGraph) else _tower_shapes(dynamic)
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
     exporter_log.setLevel(logging.ERROR)
@@ -121,7 +96,7 @@ def _write(
                 opset_version=OPSET,
                 input_names=list(input_names),
                 output_names=list(output_names),
-                dynamic_shapes=shapes,
+                dynamic_shapes=_tower_shapes(dynamic),
                 verbose=False,
             )
     finally:
@@ -135,5 +110,6 @@ def _write(
 
 
 def _tower_shapes(dynamic: Sequence[Mapping[int, object]]) -> dict[str, object]:
+    # ``*bags`` of the forward is one positional parameter to torch.export, hence the nested tuple.
     # A side without a multi-valued field calls the graph without ``*bags``, and torch.export wants no key for it then.
     return {"codes": dynamic[0], "bags": tuple(dynamic[1:])} if len(dynamic) > 1 else {"codes": dynamic[0]}

@@ -13,14 +13,14 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ranktower.data.encoder import EncodedFeatures
-from ranktower.embedding_store.codec import ARRAYS, Side
+from ranktower.embedding_store.codec import ROW_DTYPES, ROW_KINDS, RowDtype, RowLayout, Side
 from ranktower.errors import ConfigError
-from ranktower.release import FEATURES, SCORER, TOWERS, Shape
+from ranktower.release import FEATURES, SCORERS, TOWERS, Shape, export_name
 
 DESCRIPTION = "model.json"
-GRAPH_FILES = (SCORER, *TOWERS.values(), FEATURES)
+_EVERY_DTYPE = (*TOWERS.values(), FEATURES)
 
-# Positions of rows to the five arrays of those rows, as ``write_table`` wants them.
+# Positions of rows to the arrays of those rows, as ``write_table`` wants them.
 RowFunction = Callable[[NDArray[np.int64]], dict[str, NDArray[np.float32]]]
 
 
@@ -43,7 +43,8 @@ def read_export(folder: Path) -> ExportedModel:
     Raises:
         ConfigError: a file of the export is missing, or its description is not one.
     """
-    for name in (DESCRIPTION, *GRAPH_FILES):
+    scorers = [export_name(kind, dtype) for kind in ROW_KINDS for dtype in ROW_DTYPES]
+    for name in (DESCRIPTION, *_EVERY_DTYPE, *scorers):
         if not (folder / name).is_file():
             raise ConfigError(f"{folder}: no export, {name} is missing; run 'ranktower export'")
     try:
@@ -61,10 +62,16 @@ def read_export(folder: Path) -> ExportedModel:
         raise ConfigError(f"{folder / DESCRIPTION}: not the description of an export ({error!r})") from None
 
 
-def tower_rows(exported: ExportedModel, side: Side, features: EncodedFeatures) -> RowFunction:
+def release_files(dtype: RowDtype) -> dict[str, str]:
+    """Which files of an export go into a release with rows of ``dtype``: name in the release -> name in the export."""
+    scorers = {name: export_name(kind, dtype) for kind, name in SCORERS.items()}
+    return scorers | {name: name for name in _EVERY_DTYPE}
+
+
+def tower_rows(exported: ExportedModel, side: Side, features: EncodedFeatures, layout: RowLayout) -> RowFunction:
     """The exported tower over encoded features, so that a row computed offline has the bits of one computed online."""
     session = onnxruntime.InferenceSession(str(exported.folder / TOWERS[side]), providers=["CPUExecutionProvider"])
-    outputs = [f"{side}_{array}" for array in ARRAYS]
+    outputs = [f"{side}_{array}" for array in layout.arrays]
 
     def compute(positions: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
         part = features.take(positions)
@@ -72,6 +79,6 @@ def tower_rows(exported: ExportedModel, side: Side, features: EncodedFeatures) -
         for name, values in part.bags.items():
             feed[f"{name}_values"] = values.astype(np.int64)
             feed[f"{name}_length"] = part.lengths[name].astype(np.int64)
-        return dict(zip(ARRAYS, session.run(outputs, feed), strict=True))
+        return dict(zip(layout.arrays, session.run(outputs, feed), strict=True))
 
     return compute

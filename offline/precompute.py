@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from offline.exported import GRAPH_FILES, ExportedModel, read_export, tower_rows
+from offline.exported import ExportedModel, read_export, release_files, tower_rows
 from offline.quality import fallback_user, measure_quality, refuse_costly_rows, write_golden
 from offline.redis_target import add_redis_options, redis_options
 from ranktower.data.dataset import PreparedDataset
 from ranktower.data.dataset import Side as DatasetSide
-from ranktower.embedding_store.codec import RowDtype, RowLayout, Side
+from ranktower.embedding_store.codec import RowDtype, RowKind, RowLayout, Side
 from ranktower.embedding_store.faiss_index import build_index, pooled_vectors
 from ranktower.embedding_store.local import LocalTable, write_fallback_user
 from ranktower.embedding_store.redis import RedisWriter
@@ -58,6 +58,15 @@ class Inputs:
     dataset: PreparedDataset
 
 
+@dataclass(frozen=True)
+class RowFormat:
+    """How a release stores its rows."""
+
+    dtype: RowDtype = "float16"
+    item_rows: RowKind = "projected"
+    """Of the items' table; ``embedding`` rows take a fifth of the space and are projected for every request."""
+
+
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
     options = _parser().parse_args(argv)
@@ -71,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
         inputs,
         registry,
         check_model_name(options.model),
-        dtype=options.dtype,
+        rows=RowFormat(options.dtype, options.item_rows),
         batch_rows=options.batch_rows,
         max_users=options.max_users,
     )
@@ -100,7 +109,7 @@ def read_inputs(run_folder: Path, export_folder: Path, data_folder: Path) -> Inp
 
 
 def precompute(
-    inputs: Inputs, registry: Registry, model: str, *, dtype: RowDtype, batch_rows: int, max_users: int
+    inputs: Inputs, registry: Registry, model: str, *, rows: RowFormat, batch_rows: int, max_users: int
 ) -> tuple[Path, Manifest]:
     """Put a release together in the registry's staging area, or go on with the one a killed run left.
 
@@ -110,7 +119,7 @@ def precompute(
         inputs: run, export and data.
         registry: where.
         model: name of the model in the registry.
-        dtype: of the stored rows.
+        rows: how they are stored.
         batch_rows: rows computed at once, which bounds the memory.
         max_users: test users in the release's offline metrics; none are measured where 0.
 
@@ -120,7 +129,7 @@ def precompute(
     Raises:
         ReleaseError: another process is making this very release, or its rows cost too much quality.
     """
-    release, created = _find_or_name(inputs, registry, model, dtype)
+    release, created = _find_or_name(inputs, registry, model, rows)
     published = registry.release_dir(model, release)
     if published.is_dir():
         return published, read_manifest(published)
@@ -128,7 +137,7 @@ def precompute(
     staging.mkdir(parents=True, exist_ok=True)
     with _alone_in(staging):
         if not (staging / MANIFEST).is_file():
-            draft = _draft(inputs, model, release, created, dtype)
+            draft = _draft(inputs, model, release, created, rows)
             _make(staging, draft, inputs, batch_rows=batch_rows, max_users=max_users)
         return staging, read_manifest(staging)
 
@@ -137,15 +146,15 @@ def _make(staging: Path, draft: Manifest, inputs: Inputs, *, batch_rows: int, ma
     """Write every file of the release, the manifest last."""
     for leftover in staging.glob(".*.part"):  # of a file that a killed run was writing; it would be sealed as well
         leftover.unlink()
-    for name in GRAPH_FILES:
-        shutil.copyfile(inputs.exported.folder / name, staging / name)
+    for name, source in release_files(draft.row_dtype).items():
+        shutil.copyfile(inputs.exported.folder / source, staging / name)
     sides: dict[Side, DatasetSide] = {"user": inputs.dataset.users, "item": inputs.dataset.items}
     for side, rows in sides.items():
         _write_side(staging / TABLES[side], inputs.exported, side, rows, draft.layout(side), batch_rows=batch_rows)
     items = LocalTable(staging / TABLES["item"], draft.layout("item"))
     _write_index(staging, items, draft.layout("item"), batch_rows=batch_rows)
     users = LocalTable(staging / TABLES["user"], draft.layout("user"))
-    write_fallback_user(staging, draft.layout("user"), fallback_user(inputs.run.model, users))
+    write_fallback_user(staging, draft.layout("user"), fallback_user(users))
     difference = write_golden(staging, draft, inputs.run.model, inputs.dataset)
     metrics: dict[str, Any] = {}
     if max_users:
@@ -187,10 +196,11 @@ def copy_to_redis(folder: Path, manifest: Manifest, options: RedisOptions) -> No
         writer.finish()
 
 
-def _find_or_name(inputs: Inputs, registry: Registry, model: str, dtype: RowDtype) -> tuple[str, datetime]:
+def _find_or_name(inputs: Inputs, registry: Registry, model: str, rows: RowFormat) -> tuple[str, datetime]:
     """The release of these very inputs, published or begun before, or a new name."""
-    files = {name: entry for name, entry in hash_files(inputs.exported.folder).items() if name in GRAPH_FILES}
-    key = f"{content_hash(files)} {inputs.dataset.data_id} {inputs.run.run_id} {dtype}"
+    used = set(release_files(rows.dtype).values())
+    files = {name: entry for name, entry in hash_files(inputs.exported.folder).items() if name in used}
+    key = f"{content_hash(files)} {inputs.dataset.data_id} {inputs.run.run_id} {rows.dtype} {rows.item_rows}"
     digest = hashlib.sha256(key.encode()).hexdigest()
     staging = registry.root / model / STAGING
     begun = [folder.name for folder in staging.iterdir() if is_release_id(folder.name)] if staging.is_dir() else []
@@ -209,7 +219,7 @@ def _created(release: str) -> datetime:
     return datetime.strptime(release[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
 
 
-def _draft(inputs: Inputs, model: str, release: str, created: datetime, dtype: RowDtype) -> Manifest:
+def _draft(inputs: Inputs, model: str, release: str, created: datetime, rows: RowFormat) -> Manifest:
     """The manifest before anything is measured or hashed."""
     return Manifest(
         model=model,
@@ -217,7 +227,8 @@ def _draft(inputs: Inputs, model: str, release: str, created: datetime, dtype: R
         tag=release_tag(release).hex(),
         created=created,
         shape=inputs.exported.shape,
-        row_dtype=dtype,
+        row_dtype=rows.dtype,
+        item_rows=rows.item_rows,
         tau=inputs.exported.tau,
         num_users=len(inputs.dataset.users),
         num_items=len(inputs.dataset.items),
@@ -236,7 +247,7 @@ def _write_side(
         write_table(
             folder,
             rows.ids,
-            tower_rows(exported, side, rows.features),
+            tower_rows(exported, side, rows.features, layout),
             layout,
             batch_size=batch_rows,
             on_batch=_advance(bar),
@@ -268,6 +279,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--registry", type=Path, required=True, help="folder of all releases")
     parser.add_argument("--model", default="ranktower", help="name of the model in the registry")
     parser.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="of the stored rows")
+    parser.add_argument(
+        "--item-rows",
+        choices=("projected", "embedding"),
+        default="projected",
+        help="what the items' table holds: the projections too, or a fifth of the bytes and more work a request",
+    )
     add_redis_options(parser)
     parser.add_argument("--batch-rows", type=int, default=4096, help="rows computed at once")
     parser.add_argument("--max-users", type=int, default=1000, help="test users in the offline metrics; 0: no metrics")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ranktower.data.dataset import PreparedDataset
-from ranktower.embedding_store.codec import ARRAYS, Side
+from ranktower.embedding_store.codec import RowLayout, Side
 from ranktower.embedding_store.faiss_index import load_index, pooled_vectors, search
 from ranktower.embedding_store.local import LocalTable, read_fallback_user
 from ranktower.errors import ReleaseError
@@ -59,7 +58,7 @@ def measure_quality(
     raw = read_fallback_user(folder, manifest)
     if raw is None:
         raise ReleaseError(f"{folder}: no fallback user")
-    unknown = _tensors(manifest.layout("user").decode(raw))
+    unknown = stored_rows(run.model, "user", manifest.layout("user"), raw)
     fallback = ModelScorer(run.model, lambda _: unknown, exact.items)
     metrics["fallback_user"] = evaluate(fallback, dataset, options, progress=True).summary()
     metrics["retrieval"] = _retrieval_overlap(folder, manifest, stored, dataset)
@@ -77,25 +76,23 @@ def refuse_costly_rows(metrics: dict[str, Any], manifest: Manifest) -> None:
             )
 
 
-def fallback_user(model: RankTower, users: LocalTable) -> dict[str, NDArray[np.float32]]:
-    """The user nothing is known of: the mean of all users' multi-embeddings, projected like any other ``[1, Hu, *]``.
+def fallback_user(users: LocalTable) -> dict[str, NDArray[np.float32]]:
+    """The user nothing is known of: the mean of all users' multi-embeddings ``[1, Hu, D]``.
 
     The tower at out-of-vocabulary features would not do: training never sees those, so their embeddings are noise.
     """
     total = np.zeros(users.layout.shape("embedding"))
     for _, raw in users.batches(_BATCH_ROWS):
         total += users.layout.decode(raw)["embedding"].sum(axis=0, dtype=np.float64)
-    mean = torch.from_numpy((total / max(len(users), 1)).astype(np.float32)[None])
-    with torch.inference_mode():
-        rows = model.cross_attention.project_users(mean)
-    return {name: array.numpy() for name, array in zip(ARRAYS, rows, strict=True)}
+    return {"embedding": (total / max(len(users), 1)).astype(np.float32)[None]}
 
 
 def write_golden(folder: Path, manifest: Manifest, model: RankTower, dataset: PreparedDataset) -> float:
-    """Write ``golden.npz``: pairs with torch's scores on the stored rows, and in float32 from features to score.
+    """Write ``golden.npz``: pairs with torch's scores on the rows of the tables (``scores``), on those that Redis gets
+    (``embedding_scores``), and in float32 from features to score (``scores_fp32``).
 
     Returns:
-        The greatest difference of the two, on the cosine-sum scale.
+        The greatest difference of the first and the last, on the cosine-sum scale.
     """
     generator = np.random.default_rng(0)
     users = generator.permutation(len(dataset.users))[:GOLDEN_USERS]
@@ -106,13 +103,18 @@ def write_golden(folder: Path, manifest: Manifest, model: RankTower, dataset: Pr
         encode_rows(model, dataset.users.features.take(users), model.encode_users),
         encode_rows(model, dataset.items.features.take(items), model.encode_items),
     )
-    stored = _score_all(model, _stored(folder, manifest, "user", user_ids), _stored(folder, manifest, "item", item_ids))
+    user_rows, item_rows = _fetch(folder, manifest, "user", user_ids), _fetch(folder, manifest, "item", item_ids)
+    stored_users = stored_rows(model, "user", manifest.layout("user"), user_rows)
+    stored = _score_all(model, stored_users, stored_rows(model, "item", manifest.layout("item"), item_rows))
+    in_redis = manifest.redis_layout("item")
+    from_redis = stored_rows(model, "item", in_redis, item_rows[:, : in_redis.row_size])
     with (folder / GOLDEN).open("wb") as file:
         np.savez(
             file,
             user_ids=np.repeat(user_ids.astype(str), len(items)),
             item_ids=np.tile(item_ids.astype(str), len(users)),
             scores=stored.ravel(),
+            embedding_scores=_score_all(model, stored_users, from_redis).ravel(),
             scores_fp32=exact.ravel(),
         )
     return float(np.abs(stored - exact).max()) * manifest.tau
@@ -150,15 +152,21 @@ def _stored_scorer(model: RankTower, folder: Path, manifest: Manifest, dataset: 
     users = LocalTable(folder / TABLES["user"], layout)
 
     def read_user(row: int) -> Rows:
-        return _tensors(layout.decode(users.fetch([dataset.users.ids[row]]).raw))
+        return stored_rows(model, "user", layout, users.fetch([dataset.users.ids[row]]).raw)
 
-    return ModelScorer(model, read_user, _stored(folder, manifest, "item", dataset.items.ids))
-
-
-def _stored(folder: Path, manifest: Manifest, side: Side, ids: NDArray[np.object_]) -> Rows:
-    layout = manifest.layout(side)
-    return _tensors(layout.decode(LocalTable(folder / TABLES[side], layout).fetch(ids.tolist()).raw))
+    items = _fetch(folder, manifest, "item", dataset.items.ids)
+    return ModelScorer(model, read_user, stored_rows(model, "item", manifest.layout("item"), items))
 
 
-def _tensors(arrays: Mapping[str, NDArray[np.float32]]) -> Rows:
-    return tuple(torch.from_numpy(arrays[name]) for name in ARRAYS)
+def _fetch(folder: Path, manifest: Manifest, side: Side, ids: NDArray[np.object_]) -> NDArray[np.uint8]:
+    return LocalTable(folder / TABLES[side], manifest.layout(side)).fetch(ids.tolist()).raw
+
+
+def stored_rows(model: RankTower, side: Side, layout: RowLayout, raw: NDArray[np.uint8]) -> Rows:
+    """Rows of bytes ``raw [n, row_size]`` as the model takes them, projected by torch where they are of embeddings."""
+    arrays = tuple(torch.from_numpy(array) for array in layout.decode(raw).values())
+    if layout.kind == "projected":
+        return arrays
+    network = model.cross_attention
+    with torch.inference_mode():
+        return tuple((network.project_users if side == "user" else network.project_items)(*arrays))

@@ -9,21 +9,23 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ranktower.embedding_store.codec import TAG_SIZE, RowDtype, RowLayout, Side
+from ranktower.embedding_store.codec import TAG_SIZE, RowDtype, RowKind, RowLayout, Side
 from ranktower.embedding_store.durable import raise_error, write_file
 from ranktower.errors import ReleaseError
 
-FORMAT_VERSION: Literal[1] = 1
+FORMAT_VERSION: Literal[2] = 2
 
 MANIFEST = "manifest.json"
-SCORER = "scorer.onnx"
+SCORERS: dict[RowKind, str] = {"projected": "scorer.onnx", "embedding": "embedding_scorer.onnx"}
+"""The per-pair graph, for item rows of either kind; an export holds one of each dtype, ``export_name``."""
 TOWERS: dict[Side, str] = {"user": "user_tower.onnx", "item": "item_tower.onnx"}
 FEATURES = "features.json"
 TABLES: dict[Side, str] = {"user": "users", "item": "items"}
@@ -33,7 +35,14 @@ FALLBACK_USER = "fallback_user.bin"
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _RELEASE_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
-_BLOCK_SIZE = 1 << 20  # bytes hashed at once
+# Bytes hashed at once: a few milliseconds, during which a stop waits. Between two of them the hashing thread takes the
+# interpreter's lock, which a service that verifies while it serves should see rarely.
+_BLOCK_SIZE = 4 << 20
+
+
+def export_name(kind: RowKind, dtype: RowDtype) -> str:
+    """File of an export that becomes ``SCORERS[kind]`` of a release with rows of ``dtype``."""
+    return SCORERS[kind].replace(".onnx", f".{dtype}.onnx")
 
 
 def check_model_name(name: str) -> str:
@@ -97,7 +106,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[2] = FORMAT_VERSION
     model: str
     release: str
     tag: str
@@ -106,6 +115,8 @@ class Manifest(BaseModel):
     """UTC."""
     shape: Shape
     row_dtype: RowDtype = "float16"
+    item_rows: RowKind = "projected"
+    """Kind of the rows in the items' table. Users' rows, and all rows in Redis, are of kind ``embedding``."""
     tau: float = Field(gt=0)
     """Temperature: a score times tau is the sum of cosines."""
     num_users: int = Field(ge=0)
@@ -155,13 +166,21 @@ class Manifest(BaseModel):
         return self
 
     def layout(self, side: Side) -> RowLayout:
-        """How the rows of one side are laid out."""
+        """How the rows of one side's table are laid out."""
+        return self._layout(side, self.item_rows if side == "item" else "embedding")
+
+    def redis_layout(self, side: Side) -> RowLayout:
+        """How the rows of one side are laid out in Redis."""
+        return self._layout(side, "embedding")
+
+    def _layout(self, side: Side, kind: RowKind) -> RowLayout:
         return RowLayout(
             heads=self.shape.num_user_heads if side == "user" else self.shape.num_item_heads,
             width=self.shape.width,
             attention_width=self.shape.attention_width,
             dtype=self.row_dtype,
             tag=bytes.fromhex(self.tag),
+            kind=kind,
         )
 
     def num_rows(self, side: Side) -> int:
@@ -177,11 +196,12 @@ def hash_file(path: Path, *, on_block: Callable[[], None] = lambda: None) -> Fil
     """Size and SHA-256 of a file, read in blocks; ``on_block`` is called at each."""
     digest = hashlib.sha256()
     size_bytes = 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_SIZE):
+    block = memoryview(bytearray(_BLOCK_SIZE))
+    with path.open("rb", buffering=0) as file:
+        while num_read := file.readinto(block):
             on_block()
-            digest.update(block)
-            size_bytes += len(block)
+            digest.update(block[:num_read])
+            size_bytes += num_read
     return FileEntry(sha256=digest.hexdigest(), size_bytes=size_bytes)
 
 
@@ -237,39 +257,70 @@ def parse_manifest(text: bytes, *, source: str) -> Manifest:
         raise ReleaseError(f"{source}: {key + ': ' if key else ''}{first['msg']}{value}") from error
 
 
-def verify_release(folder: Path, *, on_block: Callable[[], None] = lambda: None) -> Manifest:
+def verify_release(
+    folder: Path, *, max_hashed_bytes: int | None = None, on_block: Callable[[], None] = lambda: None
+) -> Manifest:
     """The manifest, once every file has been found to be what the manifest says.
 
     Args:
         folder: of the release.
-        on_block: called at every MiB; what it raises ends the work, which may take minutes.
+        max_hashed_bytes: files above this size are not hashed, only their presence and size are compared;
+            ``verify_files`` of ``large_files`` makes up for it. None hashes every file.
+        on_block: called at every few MiB; what it raises ends the work, which may take minutes.
 
     Raises:
         ReleaseError: as ``read_manifest``; a file is missing, is not listed, or differs in size or SHA-256.
     """
     manifest = read_manifest(folder)
-    try:
-        _verify_files(folder, manifest, on_block)
-    except OSError as error:
-        raise ReleaseError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    with _read_errors():
+        _verify_presence(folder, manifest)
+    left_out = [] if max_hashed_bytes is None else large_files(manifest, over_bytes=max_hashed_bytes)
+    verify_files(folder, manifest, manifest.files.keys() - set(left_out), on_block=on_block)
     return manifest
 
 
-def _verify_files(folder: Path, manifest: Manifest, on_block: Callable[[], None]) -> None:
+def large_files(manifest: Manifest, *, over_bytes: int) -> list[str]:
+    """Paths of the files that ``verify_release(max_hashed_bytes=over_bytes)`` does not hash, sorted."""
+    return sorted(path for path, entry in manifest.files.items() if entry.size_bytes > over_bytes)
+
+
+def verify_files(
+    folder: Path, manifest: Manifest, paths: Iterable[str], *, on_block: Callable[[], None] = lambda: None
+) -> None:
+    """Hash these files of the manifest; ReleaseError if one is missing or has another SHA-256, UnreadableError if it
+    cannot be read."""
+    for path in sorted(paths):
+        with _read_errors():
+            sha256 = hash_file(folder / path, on_block=on_block).sha256
+        if sha256 != manifest.files[path].sha256:
+            raise ReleaseError(f"{folder / path}: SHA-256 {sha256}, {MANIFEST} says {manifest.files[path].sha256}")
+
+
+class UnreadableError(ReleaseError):
+    """A file could not be read (too many open files, a network file system that is away): no word on what it holds."""
+
+
+@contextmanager
+def _read_errors() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ReleaseError(f"{error.filename}: missing from the release") from error
+    except OSError as error:
+        raise UnreadableError(f"{error.filename}: cannot be read: {error.strerror}") from error
+
+
+def _verify_presence(folder: Path, manifest: Manifest) -> None:
     found = _list_files(folder)
     for path in sorted(manifest.files.keys() - set(found)):
         raise ReleaseError(f"{folder / path}: missing from the release")
     for path in sorted(set(found) - manifest.files.keys()):
         raise ReleaseError(f"{folder / path}: not listed in {MANIFEST}")
-    # Sizes first: they cost nothing, and a truncated file is the usual damage.
+    # Sizes before any hash: they cost nothing, and a truncated file is the usual damage.
     for path, expected in manifest.files.items():
         size_bytes = (folder / path).stat().st_size
         if size_bytes != expected.size_bytes:
             raise ReleaseError(f"{folder / path}: {size_bytes} bytes, {MANIFEST} says {expected.size_bytes}")
-    for path, expected in manifest.files.items():
-        sha256 = hash_file(folder / path, on_block=on_block).sha256
-        if sha256 != expected.sha256:
-            raise ReleaseError(f"{folder / path}: SHA-256 {sha256}, {MANIFEST} says {expected.sha256}")
 
 
 def _list_files(folder: Path) -> list[str]:

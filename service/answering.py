@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ranktower.embedding_store.protocol import Rows, Side, StoreUnavailableError
-from ranktower.errors import ConfigError
+from ranktower.embedding_store.protocol import Rows, StoreUnavailableError
+from ranktower.errors import ConfigError, DataError
 from service.budget import Deadline
 from service.errors import DeadlineExceededError, MalformedError, StoreDownError
 from service.loaded import LoadedRelease
 from service.metrics import Metrics
-from service.scorer import Arrays
+from service.scorer import UserRow
 
 Id = str | int
 UserState = Literal["PRESENT", "COMPUTED", "FALLBACK"]
 Feed = Mapping[str, NDArray[np.int64]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +55,9 @@ class Answering:
         """
         feed = self._encode(features)
         with self._metrics.stage("fetch"):
-            if self._release.store.waits:
-                fetched = await asyncio.gather(self._fetch_user(user_id, feed), self._fetch("item", candidate_ids))
-                user_rows, item_rows = fetched
-            else:
-                # Nothing waits, so two tasks would cost more than they overlap.
-                user_rows = await self._fetch_user(user_id, feed)
-                item_rows = await self._fetch("item", candidate_ids)
-        return self._score(user_rows, feed, candidate_ids, item_rows)
+            self._refuse_late()
+            user, items = await self._fetch(user_id, candidate_ids, feed)
+        return self._score(user, feed, candidate_ids, items)
 
     async def retrieve_and_score(self, user_id: Id, num_candidates: int, features: Mapping[str, Any] | None) -> Scored:
         """Score the candidates nearest to the user in the retrieval index. Raises as ``score``; also MalformedError
@@ -70,12 +66,14 @@ class Answering:
         if retrieval is None:
             raise MalformedError("candidate_ids: required, because this release has no retrieval index")
         feed = self._encode(features)
+        store = self._release.store
         with self._metrics.stage("fetch"):
-            user_rows = await self._fetch_user(user_id, feed)
-            arrays, _ = self._user(user_rows, feed)
-            candidate_ids = retrieval.candidate_ids(arrays, num_candidates)
-            item_rows = await self._fetch("item", candidate_ids)
-        return self._score(user_rows, feed, candidate_ids, item_rows)
+            self._refuse_late()
+            user = await self._fetch_user(user_id, feed)
+            row, _ = self._user(user, feed)
+            candidate_ids = retrieval.candidate_ids(row, num_candidates)
+            items = await self._ask(store.fetch_items, candidate_ids)
+        return self._score(user, feed, candidate_ids, items)
 
     def _encode(self, features: Mapping[str, Any] | None) -> Feed | None:
         if features is None:
@@ -85,13 +83,29 @@ class Answering:
         except ConfigError as error:
             raise MalformedError(f"user_features: {error}") from error
 
-    async def _fetch(self, side: Side, ids: Sequence[Id]) -> Rows:
+    def _refuse_late(self) -> None:
+        if self._deadline.passed():
+            raise DeadlineExceededError("the budget was used up before the embeddings were fetched")
+
+    async def _fetch(self, user_id: Id, ids: Sequence[Id], feed: Feed | None) -> tuple[Rows | None, Sequence[Rows]]:
+        """The user's row and the candidates' rows, in as few round trips as their stores allow."""
+        store = self._release.store
+        found = store.find(user_id, ids)
+        if found is None and store.one_trip:
+            found = await self._ask(store.fetch_both, user_id, ids)
+        if found is not None:
+            return found.user, found.items
+        user, items = await asyncio.gather(self._fetch_user(user_id, feed), self._ask(store.fetch_items, ids))
+        return user, items
+
+    async def _ask(self, fetch: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        """What a store answers within its own timeout and the request's budget."""
         time_left_s = self._deadline.remaining_s()
         if time_left_s <= 0:
             raise DeadlineExceededError("the budget was used up before the embeddings were fetched")
         store = self._release.store
         try:
-            rows = await store.fetch(side, ids, timeout_s=min(time_left_s, store.timeout_s))
+            return await fetch(*arguments, timeout_s=min(time_left_s, store.timeout_s))
         except StoreUnavailableError as error:
             self._metrics.store_errors.labels(error.kind).inc()
             # The loop's timers may go off a moment early, so the clock alone does not say which bound it was.
@@ -99,45 +113,62 @@ class Answering:
             if budget_ran_out or self._deadline.passed():
                 raise DeadlineExceededError("the embeddings were not fetched within the budget") from error
             raise StoreDownError("the embedding store does not answer") from error
-        if rows.num_rejected:
-            self._metrics.store_errors.labels("rejected_row").inc(rows.num_rejected)
-        return rows
 
     async def _fetch_user(self, user_id: Id, feed: Feed | None) -> Rows | None:
         """The user's row; None where the store failed and the request's own features can stand in for it."""
         try:
-            return await self._fetch("user", [user_id])
+            return await self._ask(self._release.store.fetch_users, [user_id])
         except StoreDownError:
             if feed is None:
                 raise
             return None
 
-    def _user(self, rows: Rows | None, feed: Feed | None) -> tuple[Arrays, UserState]:
+    def _user(self, rows: Rows | None, feed: Feed | None) -> tuple[UserRow, UserState]:
         if rows is not None and rows.present[0]:
-            return self._release.scorer.user_arrays(rows.raw), "PRESENT"
+            return rows.raw, "PRESENT"
         if feed is not None:
-            return self._release.user_tower.compute(feed), "COMPUTED"
+            try:
+                return self._release.user_tower.compute(feed), "COMPUTED"
+            except DataError as error:
+                raise MalformedError("user_features: their embedding is too large for the release's rows") from error
         return self._release.fallback_user, "FALLBACK"
 
-    def _score(self, user_rows: Rows | None, feed: Feed | None, candidate_ids: Sequence[Id], item_rows: Rows) -> Scored:
+    def _score(
+        self, user: Rows | None, feed: Feed | None, candidate_ids: Sequence[Id], items: Sequence[Rows]
+    ) -> Scored:
         if self._deadline.passed():
             raise DeadlineExceededError("the budget was used up before the candidates were scored")
         with self._metrics.stage("score"):
-            arrays, state = self._user(user_rows, feed)
-            scores = np.full(len(candidate_ids), np.nan, dtype=np.float32)
-            scores[item_rows.present] = self._release.scorer.score(arrays, item_rows.raw)
-            finite = np.isfinite(scores)
-            missing = np.flatnonzero(~finite)
-            scores[missing] = np.nan
-        self._count(state, candidate_ids, item_rows, num_finite=len(candidate_ids) - len(missing))
+            row, state = self._user(user, feed)
+            scores = self._score_items(row, items, num_candidates=len(candidate_ids))
+            missing = np.flatnonzero(~np.isfinite(scores))
+            if len(missing):
+                scores[missing] = np.nan
+        self._count(state, [*items, user] if user is not None else items)
+        num_stored = sum(len(rows.raw) for rows in items)
+        self._count_candidates(len(candidate_ids), num_stored, num_finite=len(candidate_ids) - len(missing))
         return Scored(state, candidate_ids, scores, missing)
 
-    def _count(self, state: UserState, candidate_ids: Sequence[Id], item_rows: Rows, *, num_finite: int) -> None:
-        self._metrics.candidates.observe(len(candidate_ids))
+    def _score_items(self, user: UserRow, items: Sequence[Rows], *, num_candidates: int) -> NDArray[np.float32]:
+        """Scores ``[num_candidates]``, NaN for a candidate that no store had."""
+        scorer = self._release.scorer
+        if len(items) == 1 and len(items[0].raw) == num_candidates:
+            return scorer.score(user, items[0].layout, items[0].raw)
+        scores = np.full(num_candidates, np.nan, dtype=np.float32)
+        for rows in items:
+            scores[rows.present] = scorer.score(user, rows.layout, rows.raw)
+        return scores
+
+    def _count(self, state: UserState, fetched: Sequence[Rows]) -> None:
         if state != "PRESENT":
             self._metrics.missing.labels("user").inc()
-        num_stored = len(item_rows.raw)
-        if num_stored < len(candidate_ids):
-            self._metrics.missing.labels("item").inc(len(candidate_ids) - num_stored)
+        for rows in fetched:
+            if rows.num_rejected:
+                self._metrics.store_errors.labels("rejected_row").inc(rows.num_rejected)
+
+    def _count_candidates(self, num_candidates: int, num_stored: int, *, num_finite: int) -> None:
+        self._metrics.candidates.observe(num_candidates)
+        if num_stored < num_candidates:
+            self._metrics.missing.labels("item").inc(num_candidates - num_stored)
         if num_finite < num_stored:
             self._metrics.nonfinite.inc(num_stored - num_finite)

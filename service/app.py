@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -12,7 +13,9 @@ from starlette.types import ASGIApp
 from ranktower import __version__
 from service.auth import ApiKeyMiddleware
 from service.context import ContextMiddleware
+from service.direct import DirectRoutes
 from service.errors import ServiceError, on_http_exception, on_service_error, on_unexpected
+from service.garbage import collect_garbage
 from service.metrics import Metrics
 from service.releases import Releases
 from service.routes import docs, metrics, probes, rank, release, score
@@ -30,10 +33,12 @@ def create_app(settings: Settings) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        collector = asyncio.create_task(collect_garbage())
         state.releases.start()
         try:
             yield
         finally:
+            collector.cancel()
             await state.releases.stop()
 
     app = FastAPI(
@@ -65,7 +70,7 @@ def create_server(settings: Settings) -> ASGIApp:
     """The whole stack as a server runs it. The context lies outermost, so that a 500 has its request id too."""
     app = create_app(settings)
     state: ServiceState = app.state.service
-    stack: ASGIApp = app
+    stack: ASGIApp = DirectRoutes(app, {("POST", "/v1/score"): score.score, ("POST", "/v1/rank"): rank.rank})
     if settings.auth.api_key is not None:
         stack = ApiKeyMiddleware(stack, settings.auth.api_key.get_secret_value())
     return ContextMiddleware(stack, state.metrics, ENDPOINTS)

@@ -7,6 +7,7 @@ import asyncio
 from starlette.requests import Request
 from starlette.types import Message
 
+from service.context import context_of
 from service.errors import BodyTimeoutError, BodyTooLargeError, ClientGoneError, UnsupportedEncodingError
 from service.settings import LimitSettings
 
@@ -20,12 +21,13 @@ async def read_body(request: Request, limits: LimitSettings) -> bytes:
         ClientGoneError: the client closed the connection.
         BodyTimeoutError: the client did not finish within ``body_timeout_ms``.
     """
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    context = context_of(request)
+    encoding = context.header(b"content-encoding").strip().lower()
     if encoding not in {"", "identity"}:
         raise UnsupportedEncodingError(
             "content-encoding: only uncompressed JSON is accepted", headers={"accept-encoding": ""}
         )
-    declared = request.headers.get("content-length", "")
+    declared = context.header(b"content-length")
     if declared.isdigit() and int(declared) > limits.max_body_bytes:
         raise _too_large(limits)
     try:

@@ -7,7 +7,7 @@ import time
 
 from service.settings import BudgetSettings
 
-ENVOY_HEADER = "x-envoy-expected-rq-timeout-ms"
+ENVOY_HEADER = b"x-envoy-expected-rq-timeout-ms"
 
 
 class Deadline:
@@ -28,14 +28,14 @@ class Deadline:
         return time.perf_counter() >= self._at
 
 
-def deadline_of(arrival: float, *, budget_ms: float | None, header: str | None, settings: BudgetSettings) -> Deadline:
+def deadline_of(arrival: float, *, budget_ms: float | None, header: str, settings: BudgetSettings) -> Deadline:
     """The earliest of what the body, the proxy and the configuration ask for, counted from the request's arrival.
 
     Args:
         arrival: ``time.perf_counter()`` at arrival, so that time in the queue is inside the budget.
         budget_ms: validated ``budget_ms`` of the body.
-        header: value of ``x-envoy-expected-rq-timeout-ms``. It comes from a proxy, not from the client, so a value
-            that is no positive number is passed over instead of failing the request.
+        header: value of ``x-envoy-expected-rq-timeout-ms``, empty where there is none. It comes from a proxy, not from
+            the client, so a value that is no positive number is passed over instead of failing the request.
     """
     bounds = [bound for bound in (budget_ms, _milliseconds(header)) if bound is not None]
     if not bounds and settings.default_ms is not None:
@@ -45,7 +45,7 @@ def deadline_of(arrival: float, *, budget_ms: float | None, header: str | None, 
     return Deadline(arrival + (min(bounds) - settings.reserve_ms) / 1000.0)
 
 
-def _milliseconds(header: str | None) -> float | None:
-    if header is None or not (header.isascii() and header.isdigit()) or len(header) > 9:
+def _milliseconds(header: str) -> float | None:
+    if not (header.isascii() and header.isdigit()) or len(header) > 9:
         return None
     return float(header) or None

@@ -19,13 +19,19 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 class RequestContext:
     """One request from arrival to answer."""
 
-    __slots__ = ("arrival", "outcome", "request_id")
+    __slots__ = ("arrival", "headers", "outcome", "request_id")
 
-    def __init__(self, request_id: str, arrival: float) -> None:
+    def __init__(self, headers: Mapping[bytes, bytes], arrival: float) -> None:
         """``arrival`` is ``time.perf_counter()`` when the server handed the request over."""
-        self.request_id = request_id
+        self.headers = headers
+        """By lower-case names; of several of one name the first. Starlette's go through all at each look."""
         self.arrival = arrival
+        self.request_id = _request_id(headers)
         self.outcome = "ok"
+
+    def header(self, name: bytes) -> str:
+        """The value of a header, empty where there is none."""
+        return self.headers.get(name, b"").decode("latin-1")
 
     def elapsed_ms(self) -> float:
         """Milliseconds since arrival."""
@@ -52,7 +58,7 @@ class ContextMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context = RequestContext(_request_id(scope), time.perf_counter())
+        context = RequestContext(dict(reversed(scope["headers"])), time.perf_counter())
         scope.setdefault("state", {})["context"] = context
         header = (b"x-request-id", context.request_id.encode("ascii"))
 
@@ -72,11 +78,8 @@ class ContextMiddleware:
                 self._metrics.observe_request(endpoint, outcome, time.perf_counter() - context.arrival)
 
 
-def _request_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            if _REQUEST_ID.fullmatch(value):
-                text: str = value.decode("ascii")
-                return text
-            break
+def _request_id(headers: Mapping[bytes, bytes]) -> str:
+    given = headers.get(b"x-request-id")
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given.decode("ascii")
     return uuid.uuid4().hex

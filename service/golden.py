@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +39,27 @@ async def check_golden(
         ReleaseError: ``golden.npz`` is not what it should be.
         StoreUnavailableError: the store does not answer.
     """
-    user_ids, item_ids, expected = _read(folder / GOLDEN)
+    scores_of = {kind: "scores" if kind == manifest.item_rows else "embedding_scores" for kind in store.item_row_kinds}
+    user_ids, item_ids, expected = _read(folder / GOLDEN, sorted(set(scores_of.values())))
     user_of, pairs_user = np.unique(user_ids, return_inverse=True)
-    users = await store.fetch("user", user_of.tolist(), timeout_s=_FETCH_TIMEOUT_S)
-    items = await store.fetch("item", item_ids.tolist(), timeout_s=_FETCH_TIMEOUT_S)
-    if not (users.present.all() and items.present.all()):
-        absent = int((~users.present).sum()), int((~items.present).sum())
-        raise GoldenMismatchError(
-            f"{folder / GOLDEN}: {absent[0]} users and {absent[1]} items of the pairs are not stored"
-        )
+    users = await store.fetch_users(user_of.tolist(), timeout_s=_FETCH_TIMEOUT_S)
+    # Of every store: each has the pairs, and where they hold other rows, another graph scores them.
+    stores = await store.fetch_items_of_each(item_ids.tolist(), timeout_s=_FETCH_TIMEOUT_S)
+    for items in stores:
+        if not (users.present.all() and items.present.all()):
+            absent = int((~users.present).sum()), int((~items.present).sum())
+            raise GoldenMismatchError(
+                f"{folder / GOLDEN}: {absent[0]} users and {absent[1]} items of the pairs are not stored"
+            )
 
     def largest_difference() -> float:
         differences = [0.0]
-        for row in range(len(user_of)):
-            pairs = np.flatnonzero(pairs_user == row)
-            scores = scorer.score(scorer.user_arrays(users.raw[row : row + 1]), items.raw[pairs])
-            differences.append(float(np.abs(scores.astype(np.float64) - expected[pairs]).max()) * manifest.tau)
+        for items in stores:
+            right = expected[scores_of[items.layout.kind]]
+            for row in range(len(user_of)):
+                pairs = np.flatnonzero(pairs_user == row)
+                scores = scorer.score(users.raw[row : row + 1], items.layout, items.raw[pairs])
+                differences.append(float(np.abs(scores.astype(np.float64) - right[pairs]).max()) * manifest.tau)
         return float(np.max(differences))  # unlike max(), NaN wins
 
     found = await asyncio.to_thread(largest_difference)
@@ -62,13 +68,17 @@ async def check_golden(
     return found
 
 
-def _read(path: Path) -> tuple[NDArray[np.str_], NDArray[np.str_], NDArray[np.float32]]:
+def _read(
+    path: Path, scores: Sequence[str]
+) -> tuple[NDArray[np.str_], NDArray[np.str_], dict[str, NDArray[np.float32]]]:
+    names = ["user_ids", "item_ids", *scores]
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays: dict[str, NDArray[Any]] = {name: file[name] for name in ("user_ids", "item_ids", "scores")}
+            arrays: dict[str, NDArray[Any]] = {name: file[name] for name in names}
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise ReleaseError(f"{path}: cannot be read: {error}") from error
     lengths = {len(array) for array in arrays.values()}
     if len(lengths) != 1 or not max(lengths):
-        raise ReleaseError(f"{path}: user_ids, item_ids and scores must have one length above 0, got {sorted(lengths)}")
-    return arrays["user_ids"], arrays["item_ids"], arrays["scores"]
+        listed = ", ".join(names[:-1]) + f" and {names[-1]}"
+        raise ReleaseError(f"{path}: {listed} must have one length above 0, got {sorted(lengths)}")
+    return arrays["user_ids"], arrays["item_ids"], arrays

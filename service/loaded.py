@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from ranktower.embedding_store.codec import RowKind, RowLayout
 from ranktower.embedding_store.local import read_fallback_user
-from ranktower.errors import ReleaseError
+from ranktower.errors import DataError, ReleaseError
 from ranktower.registry import Registry
 from ranktower.release import Manifest, verify_release
 from service.golden import check_golden
 from service.onnx import ONNX_ERRORS
 from service.retrieval import open_retrieval
-from service.scorer import Arrays, Scorer, UserTower
+from service.scorer import Scorer, UserRow, UserTower
 from service.settings import Settings
 from service.stores import ReleaseStore
+from service.verification import LARGE_FILE_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -69,32 +72,36 @@ class LoadedRelease:
 class Parts:
     """What of a release is read from its files alone."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
-        """Open everything; ReleaseError if something cannot be used."""
-        self.scorer = Scorer(folder, manifest)
-        self.user_tower = UserTower(folder)
+    def __init__(self, folder: Path, manifest: Manifest, item_row_kinds: Sequence[RowKind]) -> None:
+        """Open everything; ReleaseError if something cannot be used. ``item_row_kinds``: of the stores asked."""
+        users = manifest.layout("user")
+        self.scorer = Scorer(folder, manifest, item_row_kinds)
+        self.user_tower = UserTower(folder, users)
         row = read_fallback_user(folder, manifest)
         if row is None:
             raise ReleaseError(f"{folder}: has no fallback user, and users nothing is known of need one")
-        self.fallback_user: Arrays = self.scorer.user_arrays(row)
+        self.fallback_user: UserRow = row
         self.retrieval = open_retrieval(folder, manifest)
-        self._item_row_size = manifest.layout("item").row_size
-        self._warm_up()
+        self._warm_up([replace(manifest.layout("item"), kind=kind) for kind in item_row_kinds])
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, items: Sequence[RowLayout]) -> None:
         """Run each graph once: first runs allocate."""
-        user = self.user_tower.compute(self.user_tower.encode({}))
-        for array, values in self.fallback_user.items():
-            if user[array].shape != values.shape:
-                raise ReleaseError(f"user_tower.onnx: {array} of shape {user[array].shape}, rows have {values.shape}")
-        # The usual size of a request; rows of zeros cost as much as others.
-        self.scorer.score(self.fallback_user, np.zeros((1000, self._item_row_size), dtype=np.uint8))
+        try:
+            self.user_tower.compute(self.user_tower.encode({}))
+        except (ValueError, DataError) as error:
+            raise ReleaseError(f"user_tower.onnx: gives no row of this release: {error}") from error
+        for layout in items:
+            # The usual size of a request; rows of zeros cost as much as others.
+            self.scorer.score(self.fallback_user, layout, np.zeros((1000, layout.row_size), dtype=np.uint8))
         if self.retrieval is not None:
             self.retrieval.candidate_ids(self.fallback_user, 1)
 
 
-async def load_release(settings: Settings, release: str) -> LoadedRelease:
+async def load_release(settings: Settings, release: str, *, verify_all: bool = False) -> LoadedRelease:
     """Verify, open and prove one release of the registry, without disturbing the one being served.
+
+    Args:
+        verify_all: hash the large files too, which takes minutes; else that is left to ``LargeFileChecks``.
 
     Raises:
         ReleaseError: it is absent, damaged, of another format version or model, incomplete in the store, or does not
@@ -102,12 +109,12 @@ async def load_release(settings: Settings, release: str) -> LoadedRelease:
         StoreUnavailableError: the store does not answer.
     """
     try:
-        return await _load(settings, release)
+        return await _load(settings, release, None if verify_all else LARGE_FILE_BYTES)
     except _OPEN_ERRORS as error:
         raise ReleaseError(f"{release}: cannot be opened: {type(error).__name__}: {error}") from error
 
 
-async def _verify(folder: Path) -> Manifest:
+async def _verify(folder: Path, max_hashed_bytes: int | None) -> Manifest:
     """``verify_release`` in a thread that ends with the task: the process waits for its threads before it ends."""
     cancelled = threading.Event()
 
@@ -116,21 +123,23 @@ async def _verify(folder: Path) -> Manifest:
             raise ReleaseError(f"{folder}: not verified to the end, the service stops")
 
     try:
-        return await asyncio.to_thread(verify_release, folder, on_block=stop_if_cancelled)
+        return await asyncio.to_thread(
+            verify_release, folder, max_hashed_bytes=max_hashed_bytes, on_block=stop_if_cancelled
+        )
     except asyncio.CancelledError:
         cancelled.set()
         raise
 
 
-async def _load(settings: Settings, release: str) -> LoadedRelease:
+async def _load(settings: Settings, release: str, max_hashed_bytes: int | None) -> LoadedRelease:
     folder = Registry(settings.release.registry).release_dir(settings.release.model, release)
-    manifest = await _verify(folder)
+    manifest = await _verify(folder, max_hashed_bytes)
     if (manifest.model, manifest.release) != (settings.release.model, release):
         raise ReleaseError(f"{folder}: holds release {manifest.release} of model {manifest.model}")
     store = ReleaseStore(settings.store, folder, manifest)
     try:
         await store.check()
-        parts = await asyncio.to_thread(Parts, folder, manifest)
+        parts = await asyncio.to_thread(Parts, folder, manifest, store.item_row_kinds)
         tolerance = settings.release.golden_tolerance
         found = await check_golden(folder, manifest, store=store, scorer=parts.scorer, tolerance=tolerance)
     except BaseException:

@@ -95,6 +95,12 @@ class Metrics:
         self._created = created
         self._release_info.labels(model, release).set(1)
 
+    def serve_nothing(self) -> None:
+        """Say that no release is served any more."""
+        if self._served is not None:
+            self._release_info.labels(*self._served).set(0)
+        self._served = self._created = None
+
     def render(self) -> bytes:
         """The exposition text, over all workers where there are several."""
         if self._created is not None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ranktower.errors import ReleaseError, StoreError
 from service.errors import ReleaseUnavailableError
@@ -15,6 +16,7 @@ from service.loaded import LoadedRelease, load_release
 from service.metrics import Metrics
 from service.pointer import Pointer
 from service.settings import Settings
+from service.verification import LargeFileChecks
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +54,9 @@ class Releases:
         self._wait_s = settings.release.poll_ms / 1000.0
         self._watcher: asyncio.Task[None] | None = None
         self._stopped = False
-        self._closing: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
+        self._checks = LargeFileChecks(settings.release, self._take_out)
+        self._doubted: set[str] = set()
 
     def current(self) -> LoadedRelease:
         """The release to serve now; a request asks once and keeps it. ReleaseUnavailableError if there is none."""
@@ -72,8 +76,9 @@ class Releases:
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.wait([self._watcher])
-        if self._closing:
-            await asyncio.wait(self._closing)
+        await self._checks.stop()
+        if self._background:
+            await asyncio.wait(self._background)
         for release in (self._current, self._previous):
             if release is not None:
                 await release.close()
@@ -117,8 +122,10 @@ class Releases:
             await self._load(wanted)
 
     async def _load(self, wanted: str) -> None:
+        # A release that was found damaged while it was served must not be served again on trust.
+        verify_all = self._settings.release.verify == "before_serving" or wanted in self._doubted
         try:
-            loaded = await load_release(self._settings, wanted)
+            loaded = await load_release(self._settings, wanted, verify_all=verify_all)
         except StoreError as error:
             self._refuse(wanted, "store_unavailable", error)
         except GoldenMismatchError as error:
@@ -126,7 +133,10 @@ class Releases:
         except ReleaseError as error:
             self._refuse(wanted, "release_invalid", error)
         else:
+            self._doubted.discard(wanted)
             self._serve(loaded)
+            if not verify_all:
+                self._checks.start(loaded.manifest)
 
     async def _go_back(self, previous: LoadedRelease) -> None:
         """Serve the release before again: it is open and proven, only its rows in Redis may be gone since."""
@@ -137,19 +147,61 @@ class Releases:
         except ReleaseError as error:
             self._refuse(previous.release, "release_invalid", error)
         else:
-            self._serve(previous)
+            if self._previous is previous:  # it may have been found damaged meanwhile
+                self._serve(previous)
 
     def _serve(self, release: LoadedRelease) -> None:
         """Swap: from here on new requests get ``release``, those under way keep theirs."""
         dropped = self._previous if self._previous is not release else None
         self._previous, self._current = self._current, release
         self.refusal = None
+        self._announce(release)
+        if dropped is not None:
+            self._drop(dropped)
+
+    def _announce(self, release: LoadedRelease) -> None:
         self._metrics.serve_release(release.manifest.model, release.release, release.manifest.created.timestamp())
         logger.info("release served", extra={"fields": {"release": release.release}})
-        if dropped is not None:
-            task = asyncio.get_running_loop().create_task(dropped.close())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+
+    def _drop(self, release: LoadedRelease) -> None:
+        """Close a release that no new request gets, once the last one under way let go."""
+        self._checks.cancel(release.release)
+        self._in_background(release.close())
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _return_to(self, previous: LoadedRelease) -> None:
+        """Serve the release before a damaged one, if its rows are still there; the refusal goes on being shown."""
+        refusal = self.refusal
+        await self._go_back(previous)
+        if self._current is previous:
+            self.refusal = refusal
+
+    def _take_out(self, release: str, error: ReleaseError) -> None:
+        """A release that is open was found damaged: no new request gets it, and the one before is served again."""
+        self._doubted.add(release)
+        current, previous = self._current, self._previous
+        if current is not None and current.release == release:
+            self._current = None
+            self._drop(current)
+            if previous is None or previous.store.waits:
+                self._metrics.serve_nothing()
+            else:
+                self._current, self._previous = previous, None
+                self._announce(previous)
+            self._refuse(release, "release_invalid", error)
+            if previous is not None and previous.store.waits:
+                self._in_background(self._return_to(previous))
+        elif previous is not None and previous.release == release:
+            # It is not the promoted one, so it is no refusal to show; it only cannot be rolled back to unverified.
+            self._previous = None
+            self._drop(previous)
+            fields = {"release": release, "reason": "release_invalid", "detail": str(error)}
+            logger.warning("release refused", extra={"fields": fields})
+            self._metrics.refused.labels("release_invalid").inc()
 
     def _may_try(self, wanted: str) -> bool:
         """A refused release is tried again, for it may be mended, but ever less often: verifying it is work."""

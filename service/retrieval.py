@@ -9,7 +9,7 @@ import faiss
 from ranktower.embedding_store.faiss_index import load_index, pooled_vectors, search
 from ranktower.embedding_store.local import LocalTable
 from ranktower.release import RETRIEVAL_INDEX, TABLES, Manifest
-from service.scorer import Arrays
+from service.scorer import UserRow
 
 
 class Retrieval:
@@ -20,13 +20,14 @@ class Retrieval:
         width = manifest.shape.width
         self._index = load_index(folder / RETRIEVAL_INDEX, num_items=manifest.num_items, width=width)
         self._items = LocalTable(folder / TABLES["item"], manifest.layout("item"))
+        self._users = manifest.layout("user")
 
-    def candidate_ids(self, user: Arrays, num_candidates: int) -> list[str]:
-        """At most ``num_candidates`` items nearest to the user's arrays ``[1, Hu, *]``, nearest first."""
+    def candidate_ids(self, user: UserRow, num_candidates: int) -> list[str]:
+        """At most ``num_candidates`` items nearest to the user's multi-embedding, nearest first."""
         # A worker is one core: threads of FAISS would only take turns on it. The setting is the calling thread's own,
         # and another thread opened the release.
         faiss.omp_set_num_threads(1)
-        vector = pooled_vectors(user["embedding"])[0]
+        vector = pooled_vectors(self._users.decode(user)["embedding"])[0]
         return self._items.ids_at(search(self._index, vector, num_candidates))
 
 

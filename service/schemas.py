@@ -111,6 +111,7 @@ class ReleaseResponse(BaseModel):
     format_version: int
     shape: dict[str, int]
     row_dtype: str
+    item_rows: str
     tau: float
     num_users: int
     num_items: int

@@ -5,7 +5,7 @@ Axes: ``N`` candidates, ``Hu``/``Hi`` sub-spaces of user and item, ``D`` embeddi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,61 +13,61 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranktower.data.encoder import FeatureEncoder
-from ranktower.embedding_store.codec import ARRAYS
+from ranktower.embedding_store.codec import RowKind, RowLayout
 from ranktower.errors import ConfigError, ReleaseError
-from ranktower.release import FEATURES, SCORER, TOWERS, Manifest
+from ranktower.release import FEATURES, SCORERS, TOWERS, Manifest
 from service.onnx import open_session
 
-Arrays = dict[str, NDArray[np.float32]]
+UserRow = NDArray[np.uint8]
+"""One row of bytes ``[1, row_size]`` of the users' layout."""
 
-_FIRST_CAPACITY = 1024
+BLOCK = 1024
+"""Candidates scored at once. What the graph holds between two operators is then at most a few MB, which the processor's
+caches hold: ``docs/adr/0013``."""
 
 
 class Scorer:
-    """``scorer.onnx`` over rows of bytes. Not for several threads at once: it reuses its buffers."""
+    """``scorer.onnx`` and ``embedding_scorer.onnx`` over rows of bytes as they are stored."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
-        """Open the graph of a verified release; ReleaseError if it cannot be run."""
-        inputs = [f"{side}_{array}" for side in ("user", "item") for array in ARRAYS]
-        self._session = open_session(folder / SCORER, inputs=inputs, outputs=["scores"])
+    def __init__(self, folder: Path, manifest: Manifest, kinds: Iterable[RowKind]) -> None:
+        """Open the graphs for items' rows of these kinds; ReleaseError if one cannot be run."""
         self._users = manifest.layout("user")
-        self._items = manifest.layout("item")
-        self._capacity = _FIRST_CAPACITY
-        self._buffers = self._items.empty(self._capacity)
+        self._sessions = {
+            kind: open_session(folder / SCORERS[kind], inputs=["user_rows", "item_rows"], outputs=["scores"])
+            for kind in set(kinds)
+        }
 
-    def user_arrays(self, raw: NDArray[np.uint8]) -> Arrays:
-        """The arrays ``[1, Hu, D or A]`` of one stored user, ``raw [1, row_size]``."""
-        return self._users.decode(raw)
+    def score(self, user: UserRow, layout: RowLayout, items: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Scores (logits) ``[N]`` of stored items ``[N, row_size]`` of a layout, for one user."""
+        session = self._sessions[layout.kind]
+        user_values, item_values = self._users.values(user), layout.values(items)
+        if 0 < len(items) <= BLOCK:
+            return self._run(session, user_values, item_values)
+        scores = np.empty(len(items), dtype=np.float32)
+        for start in range(0, len(items), BLOCK):
+            block = item_values[start : start + BLOCK]
+            scores[start : start + BLOCK] = self._run(session, user_values, block)
+        return scores
 
-    def score(self, user: Mapping[str, NDArray[np.float32]], items: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Scores (logits) ``[N]`` of the stored items ``[N, row_size]`` for one user's arrays ``[1, Hu, *]``."""
-        if not len(items):
-            return np.empty(0, dtype=np.float32)
-        if len(items) > self._capacity:
-            # Fresh memory for every request costs more in page faults than the decoding itself.
-            self._capacity = 1 << (len(items) - 1).bit_length()
-            self._buffers = self._items.empty(self._capacity)
-        decoded = self._items.decode(items, self._buffers)
-        feed = {f"user_{array}": user[array] for array in ARRAYS}
-        feed.update({f"item_{array}": decoded[array] for array in ARRAYS})
-        scores: NDArray[np.float32] = self._session.run(["scores"], feed)[0]
+    def _run(self, session: Any, user: NDArray[np.floating], items: NDArray[np.floating]) -> NDArray[np.float32]:
+        scores: NDArray[np.float32] = session.run(["scores"], {"user_rows": user, "item_rows": items})[0]
         if scores.shape != (len(items),):
-            raise ReleaseError(f"{SCORER}: scores of shape {scores.shape} for {len(items)} candidates")
+            raise ReleaseError(f"the scorer gives scores of shape {scores.shape} for {len(items)} candidates")
         return scores
 
 
 class UserTower:
-    """``features.json`` and ``user_tower.onnx``: the arrays of a user from the features in a request."""
+    """``features.json`` and ``user_tower.onnx``: a user's row from the features in a request."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, layout: RowLayout) -> None:
         """Open both files of a verified release; ReleaseError if they cannot be used together."""
         try:
             self._encoder = FeatureEncoder.load(folder / FEATURES).user
         except ConfigError as error:
             raise ReleaseError(str(error)) from error
         bags = [f"{name}_{part}" for name in self._encoder.bag_fields for part in ("values", "length")]
-        self._outputs = [f"user_{array}" for array in ARRAYS]
-        self._session = open_session(folder / TOWERS["user"], inputs=["codes", *bags], outputs=self._outputs)
+        self._layout = layout
+        self._session = open_session(folder / TOWERS["user"], inputs=["codes", *bags], outputs=["user_embedding"])
 
     def encode(self, features: Mapping[str, Any]) -> Mapping[str, NDArray[np.int64]]:
         """The tower's inputs of one user; ConfigError naming an unknown feature or a wrong value."""
@@ -78,7 +78,7 @@ class UserTower:
             feed[f"{name}_length"] = encoded.lengths[name].astype(np.int64)
         return feed
 
-    def compute(self, feed: Mapping[str, NDArray[np.int64]]) -> Arrays:
-        """The arrays ``[1, Hu, D or A]`` of one user from what ``encode`` gave."""
-        outputs = self._session.run(self._outputs, dict(feed))
-        return dict(zip(ARRAYS, outputs, strict=True))
+    def compute(self, feed: Mapping[str, NDArray[np.int64]]) -> UserRow:
+        """The row of one user from what ``encode`` gave: the bytes that precompute would have stored."""
+        (embedding,) = self._session.run(["user_embedding"], dict(feed))
+        return self._layout.encode({"embedding": embedding})

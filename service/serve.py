@@ -13,17 +13,18 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from ranktower.errors import ConfigError
-from service.app import create_server
 from service.logs import log_config
-from service.metrics import MULTIPROC_ENV
 from service.protocol import HttpProtocol
-from service.settings import ENV_PREFIX, Settings, load_settings
+from service.settings import ENV_PREFIX, SHARED_FOLDER_ENV, Settings, load_settings
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.config.dictConfig(log_config(settings.log.level))
     listener = _listen(settings)
     _on_stop_signals(_stop_at_once)
-    with listener, tempfile.TemporaryDirectory(prefix="ranktower-metrics-") as folder:
+    with listener, tempfile.TemporaryDirectory(prefix="ranktower-workers-") as folder:
         host, port = listener.getsockname()[:2]
         fields = {"host": host, "port": port, "workers": settings.http.workers, "model": settings.release.model}
         logger.info("listening", extra={"fields": fields})
@@ -61,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(settings: Settings, listener: socket.socket, metrics_folder: str) -> None:
+def _run(settings: Settings, listener: socket.socket, shared_folder: str) -> None:
     config = uvicorn.Config(
-        partial(create_server, settings),
+        partial(_create_server, settings),
         factory=True,
         loop="uvloop",
         http=HttpProtocol,
@@ -75,10 +76,11 @@ def _run(settings: Settings, listener: socket.socket, metrics_folder: str) -> No
         log_config=log_config(settings.log.level),
         access_log=False,
         server_header=False,
+        # Nothing here asks who the client is, and finding out costs every request.
+        proxy_headers=False,
     )
     if settings.http.workers > 1:
-        # Read by prometheus_client when a worker imports it, hence in the environment and before any worker starts.
-        os.environ[MULTIPROC_ENV] = metrics_folder
+        _share_with_workers(shared_folder)
         Multiprocess(config, sockets=[listener]).run()
         return
     server = uvicorn.Server(config)
@@ -90,6 +92,22 @@ def _run(settings: Settings, listener: socket.socket, metrics_folder: str) -> No
 
     _on_stop_signals(stop)
     server.run(sockets=[listener])
+
+
+def _create_server(settings: Settings) -> ASGIApp:
+    """The application, imported by the process that serves it: the parent of several workers needs none of it, and
+    importing it there first would double the time until they are ready."""
+    from service.app import create_server
+
+    return create_server(settings)
+
+
+def _share_with_workers(folder: str) -> None:
+    """Tell the workers of a folder of theirs, by the environment, before any of them starts."""
+    from service.metrics import MULTIPROC_ENV
+
+    os.environ[MULTIPROC_ENV] = folder  # read by prometheus_client when a worker imports it
+    os.environ[SHARED_FOLDER_ENV] = folder
 
 
 def _stop_at_once(number: int, frame: FrameType | None) -> None:
@@ -110,6 +128,8 @@ def _listen(settings: Settings) -> socket.socket:
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
+            # A client that connects while the application is still imported waits instead of being refused.
+            listener.listen(settings.http.backlog)
         except OSError:
             listener.close()
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
@@ -17,10 +17,14 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from ranktower.embedding_store.redis_client import RedisOptions
 from ranktower.errors import ConfigError
 
+if TYPE_CHECKING:
+    from ranktower.embedding_store.redis_client import RedisOptions
+
 ENV_PREFIX = "RANKTOWER_"
+SHARED_FOLDER_ENV = f"{ENV_PREFIX}SHARED_FOLDER"
+"""No setting: how ``ranktower serve`` names to its workers the folder that they share."""
 Milliseconds = Annotated[float, Field(gt=0, le=600_000, allow_inf_nan=False)]
 
 
@@ -52,6 +56,8 @@ class ReleaseSettings(Section):
     poll_ms: Milliseconds = 500.0
     retry_max_ms: Milliseconds = 30_000.0
     """Longest wait before a refused release is tried again; the wait starts at ``poll_ms`` and doubles."""
+    verify: Literal["background", "before_serving"] = "background"
+    """When the SHA-256 of the large files is compared. All else is compared before a release is served."""
     golden_tolerance: float = Field(default=1e-4, gt=0)
     """Largest difference of a golden score, on the cosine-sum scale."""
 
@@ -71,6 +77,9 @@ class StoreSettings(Section):
 
     def redis_options(self) -> RedisOptions:
         """How to reach Redis; ConfigError if the URL is missing or is none, without showing it."""
+        # Here, because the client is large and the process that only starts the workers has no use for it.
+        from ranktower.embedding_store.redis_client import RedisOptions
+
         if self.redis_url is None:
             raise ConfigError(f"store.redis_url: not set (set {ENV_PREFIX}STORE__REDIS_URL)")
         options = RedisOptions(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import random
 import shutil
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import faiss
@@ -192,6 +194,18 @@ def random_arrays() -> Callable[..., dict[str, NDArray[np.float32]]]:
         }
 
     return make
+
+
+@pytest.fixture(scope="session")
+def paper() -> ModuleType:
+    """The model written from the paper's formulas (tests are no package, so it is loaded by path)."""
+    path = Path(__file__).parent / "ranktower" / "models" / "paper_forward.py"
+    spec = importlib.util.spec_from_file_location("paper_forward", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

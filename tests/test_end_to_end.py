@@ -72,13 +72,21 @@ def serving(root: Path, env: dict[str, str] | None = None) -> Iterator[httpx.Cli
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{listening_port(server, log)}") as client:
             deadline = time.monotonic() + 30
-            while client.get("/readyz").status_code != 200:
+            while not is_ready(client):
                 assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.05)
             yield client
     finally:
         server.send_signal(signal.SIGTERM)
         assert server.wait(timeout=20) == 0
+
+
+def is_ready(client: httpx.Client) -> bool:
+    """False also while nothing answers: the port is known before the application has been imported."""
+    try:
+        return client.get("/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def listening_port(server: subprocess.Popen[bytes], log: Path) -> int:
@@ -199,6 +207,21 @@ def test_float32_rows_are_another_release_and_rollback_returns(chain: Path, tmp_
     assert manifest.offline_metrics["full_corpus"]["ndcg_change"] < 1e-6
     ranktower("rollback", "--registry", str(root / "registry"), "--model", MODEL)
     assert registry.current(MODEL) == first
+
+
+def test_item_rows_without_projections_are_served_too(chain: Path, tmp_path: Path) -> None:
+    shutil.copytree(chain, tmp_path / "copy")
+    root = tmp_path / "copy"
+    ranktower("precompute", *precompute_options(root), "--item-rows", "embedding", "--max-users", "0")
+    for step in ("publish", "promote"):
+        ranktower(step, "--registry", str(root / "registry"), "--model", MODEL)
+    pointer = Registry(root / "registry").current(MODEL)
+    assert pointer is not None
+    assert len(pointer.previous) == 1
+    with serving(root) as client:
+        served = client.get("/v1/release").json()
+        assert (served["release"], served["item_rows"]) == (pointer.release, "embedding")
+        assert_scores_are_torchs(root, client)
 
 
 def test_a_killed_precompute_goes_on(chain: Path, tmp_path: Path, kill_when: Callable[..., None]) -> None:

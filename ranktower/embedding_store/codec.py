@@ -1,4 +1,4 @@
-"""The bytes of one stored row: release tag, then the side's five arrays. Specified in ``docs/formats.md``.
+"""The bytes of one stored row: release tag, then the row's arrays. Specified in ``docs/formats.md``.
 
 Axes: ``n`` rows, ``H`` sub-spaces (heads) of the side, ``D`` embedding width, ``A`` attention width.
 """
@@ -12,12 +12,14 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ranktower.embedding_store.half import widen_half
 from ranktower.errors import DataError
 
 Side = Literal["user", "item"]
 RowDtype = Literal["float16", "float32"]
+RowKind = Literal["embedding", "projected"]
 SIDES: tuple[Side, ...] = get_args(Side)
+ROW_DTYPES: tuple[RowDtype, ...] = get_args(RowDtype)
+ROW_KINDS: tuple[RowKind, ...] = get_args(RowKind)
 ARRAYS = ("embedding", "query", "key", "value", "gate")
 TAG_SIZE = 8  # bytes
 
@@ -25,26 +27,19 @@ _CODES: dict[str, str] = {"float16": "<f2", "float32": "<f4"}
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What a store found of the ids of one request."""
-
-    raw: NDArray[np.uint8]
-    """[k, row_size]: the rows found, in the order of the request; possibly read-only."""
-    present: NDArray[np.bool_]
-    """[n]: True where the id has a row; ``present.sum() == k``."""
-    num_rejected: int = 0
-    """How many stored values were of a wrong size or carried another release's tag; they count as missing."""
-
-
-@dataclass(frozen=True)
 class RowLayout:
-    """How one side's rows are laid out in a release."""
+    """How one side's rows are laid out in a release.
+
+    A row of kind ``embedding`` holds the multi-embedding alone; one of kind ``projected`` holds query, key, value and
+    gate behind it. So the former is the beginning of the latter.
+    """
 
     heads: int
     width: int
     attention_width: int
     dtype: RowDtype
     tag: bytes
+    kind: RowKind = "projected"
 
     def __post_init__(self) -> None:
         """Refuse a layout that no row can have."""
@@ -53,13 +48,21 @@ class RowLayout:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
         if self.dtype not in _CODES:
             raise ValueError(f"dtype must be one of {', '.join(_CODES)}, got {self.dtype!r}")
+        if self.kind not in ROW_KINDS:
+            raise ValueError(f"kind must be one of {', '.join(ROW_KINDS)}, got {self.kind!r}")
         if len(self.tag) != TAG_SIZE:
             raise ValueError(f"tag must have {TAG_SIZE} bytes, got {len(self.tag)}")
 
     @property
+    def arrays(self) -> tuple[str, ...]:
+        """Names of the row's arrays, in the order of the bytes."""
+        return ARRAYS if self.kind == "projected" else ARRAYS[:1]
+
+    @property
     def row_size(self) -> int:
         """Bytes of one row, the tag included."""
-        return TAG_SIZE + self._itemsize * self.heads * (self.width + 4 * self.attention_width)
+        num_values = sum(heads * width for heads, width in map(self.shape, self.arrays))
+        return TAG_SIZE + self._itemsize * num_values
 
     @property
     def _itemsize(self) -> int:
@@ -73,18 +76,14 @@ class RowLayout:
         """Byte range of each array in a row."""
         ranges: dict[str, slice] = {}
         start = TAG_SIZE
-        for array in ARRAYS:
+        for array in self.arrays:
             heads, width = self.shape(array)
             ranges[array] = slice(start, start + self._itemsize * heads * width)
             start = ranges[array].stop
         return ranges
 
-    def empty(self, num_rows: int) -> dict[str, NDArray[np.float32]]:
-        """Uninitialised float32 arrays ``[num_rows, H, D or A]`` for ``decode`` to fill."""
-        return {array: np.empty((num_rows, *self.shape(array)), dtype=np.float32) for array in ARRAYS}
-
     def encode(self, arrays: Mapping[str, NDArray[np.floating]]) -> NDArray[np.uint8]:
-        """Rows of bytes ``[n, row_size]`` of the five arrays, each ``[n, H, D or A]``.
+        """Rows of bytes ``[n, row_size]`` of the row's arrays, each ``[n, H, D or A]``; others are left out.
 
         Raises:
             ValueError: an array is absent or of another shape.
@@ -105,37 +104,36 @@ class RowLayout:
         return raw
 
     def _num_rows(self, arrays: Mapping[str, NDArray[np.floating]]) -> int:
-        missing = [array for array in ARRAYS if array not in arrays]
+        missing = [array for array in self.arrays if array not in arrays]
         if missing:
-            raise ValueError(f"arrays: {', '.join(missing)} missing; a row has {', '.join(ARRAYS)}")
+            raise ValueError(f"arrays: {', '.join(missing)} missing; a row has {', '.join(self.arrays)}")
         num_rows = len(arrays["embedding"])
-        for array in ARRAYS:
+        for array in self.arrays:
             expected = (num_rows, *self.shape(array))
             if arrays[array].shape != expected:
                 raise ValueError(f"{array}: shape {arrays[array].shape}, expected {expected}")
         return num_rows
 
-    def decode(
-        self, raw: NDArray[np.uint8], out: Mapping[str, NDArray[np.float32]] | None = None
-    ) -> dict[str, NDArray[np.float32]]:
-        """The five arrays of rows ``raw [n, row_size]``, each widened to C-contiguous float32 ``[n, H, D or A]``.
+    def values(self, raw: NDArray[np.uint8]) -> NDArray[np.floating]:
+        """Rows ``raw [n, row_size]`` as ``scorer.onnx`` takes them: ``[n, row_size / itemsize]`` in the row's dtype,
+        the tag's bytes in front included. No copy is made."""
+        return self._checked(raw).view(_CODES[self.dtype])
+
+    def decode(self, raw: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """The arrays of rows ``raw [n, row_size]``, each widened to C-contiguous float32 ``[n, H, D or A]``.
 
         The tag is not looked at: rows of a store's ``fetch`` have been checked already.
-
-        Args:
-            out: arrays of at least n rows (from ``empty``) to decode into; the first n rows of each are returned.
         """
-        num_rows = len(raw)
-        if raw.shape != (num_rows, self.row_size):
-            raise ValueError(f"raw: shape {raw.shape}, expected ({num_rows}, {self.row_size})")
-        arrays = self.empty(num_rows) if out is None else {array: out[array][:num_rows] for array in ARRAYS}
-        for array, part in self.slices().items():
-            target = arrays[array].reshape(num_rows, (part.stop - part.start) // self._itemsize)
-            if self.dtype == "float16":
-                widen_half(raw[:, part].view("<i2"), target)
-            else:
-                np.copyto(target, raw[:, part].view("<f4"))
-        return arrays
+        self._checked(raw)
+        return {
+            array: raw[:, part].view(_CODES[self.dtype]).astype(np.float32).reshape(len(raw), *self.shape(array))
+            for array, part in self.slices().items()
+        }
+
+    def _checked(self, raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if raw.shape != (len(raw), self.row_size):
+            raise ValueError(f"raw: shape {raw.shape}, expected ({len(raw)}, {self.row_size})")
+        return raw
 
     def valid(self, raw: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """[n]: True where a row of ``raw [n, row_size]`` carries this release's tag."""
@@ -144,15 +142,20 @@ class RowLayout:
         tags = raw[:, :TAG_SIZE].view("<u8")[:, 0]
         return np.asarray(tags == np.uint64(int.from_bytes(self.tag, "little")), dtype=np.bool_)
 
+    def no_rows(self, num_ids: int) -> Rows:
+        """What a store answers that holds none of ``num_ids`` ids."""
+        return Rows(self, np.empty((0, self.row_size), dtype=np.uint8), np.zeros(num_ids, dtype=np.bool_))
+
     def decode_values(self, values: Sequence[bytes | None]) -> Rows:
         """The rows among a key-value store's answers, None for an absent key: one join and one ``frombuffer``."""
         size = self.row_size
-        present = np.array([value is not None and len(value) == size for value in values], dtype=np.bool_)
-        if present.all():
-            joined = b"".join(values)  # type: ignore[arg-type]  # none is None here
+        if None not in values and set(map(len, values)) == {size}:  # type: ignore[arg-type]  # none is None here
+            present, num_stored = np.ones(len(values), dtype=np.bool_), len(values)
         else:
-            joined = b"".join([value for value in values if value is not None and len(value) == size])
-        num_stored = len(values) - sum(value is None for value in values)
+            present = np.array([value is not None and len(value) == size for value in values], dtype=np.bool_)
+            num_stored = len(values) - sum(value is None for value in values)
+            values = [value for value in values if value is not None and len(value) == size]
+        joined = b"".join(values)  # type: ignore[arg-type]  # none is None here
         return self.reject(np.frombuffer(joined, dtype=np.uint8).reshape(-1, size), present, num_stored=num_stored)
 
     def reject(self, raw: NDArray[np.uint8], present: NDArray[np.bool_], *, num_stored: int) -> Rows:
@@ -166,4 +169,17 @@ class RowLayout:
             present = present.copy()
             present[np.flatnonzero(present)[~good]] = False
             raw = raw[good]
-        return Rows(raw=raw, present=present, num_rejected=num_stored - len(raw))
+        return Rows(self, raw, present, num_rejected=num_stored - len(raw))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a store found of the ids of one request."""
+
+    layout: RowLayout
+    raw: NDArray[np.uint8]
+    """[k, row_size]: the rows found, in the order of the request; possibly read-only."""
+    present: NDArray[np.bool_]
+    """[n]: True where the id has a row; ``present.sum() == k``."""
+    num_rejected: int = 0
+    """How many stored values were of a wrong size or carried another release's tag; they count as missing."""

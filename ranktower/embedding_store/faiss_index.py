@@ -83,11 +83,15 @@ def _train(index: Any, vectors: NDArray[np.float32]) -> None:
 
 
 def load_index(path: Path, *, num_items: int, width: int) -> Any:
-    """The index in ``path``; ReleaseError if it cannot be read or is not of ``num_items`` vectors of ``width``."""
+    """The index in ``path``; ReleaseError if it cannot be read or is not of ``num_items`` vectors of ``width``.
+
+    The file is mapped, not read: opening costs nothing, whatever the number of items, and all processes of a machine
+    share one copy. So it must stay as it is while the index is used, as every file of a release does.
+    """
     if not path.is_file():
         raise ReleaseError(f"{path}: cannot be read: no such file")
     try:
-        index = faiss.read_index(str(path))
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
         raise ReleaseError(f"{path}: not a FAISS index: {str(error).splitlines()[-1]}") from error
     if (index.ntotal, index.d) != (num_items, width):
@@ -105,4 +109,5 @@ def search(index: Any, vector: NDArray[np.float32], k: int) -> NDArray[np.int64]
         return np.zeros(0, dtype=np.int64)
     _, rows = index.search(np.ascontiguousarray(vector, dtype=np.float32)[None, :], wanted)
     found: NDArray[np.int64] = rows[0]
-    return found[found >= 0]  # -1 stands where a list had no more to give
+    # -1 stands where a list had no more to give. A number above is of a damaged file, and would name no row.
+    return found[(found >= 0) & (found < int(index.ntotal))]

@@ -1,4 +1,4 @@
-"""Ids: their canonical form, and the sorted index from ids to row numbers.
+"""Ids: their canonical form, the keys of a table, and the index from ids to row numbers.
 
 The canonical form of an id is its string: the integer 12 and the string "12" are one id, "012", "1e3" and " 12" are
 others. An id has 1 to 256 bytes of UTF-8 and no NUL. What is no id (a NUL, a lone surrogate, a float, an empty
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ranktower.embedding_store.slots import WORD_BYTES, SlotTable
 from ranktower.errors import DataError
 
 MAX_ID_BYTES = 256
@@ -25,6 +26,7 @@ _ONE_INTEGER = re.compile(_INTEGER)
 _INTEGERS = re.compile(f"{_INTEGER}(?:,{_INTEGER})*+")
 _INT64 = np.iinfo(np.int64)
 _BLOCK = 65_536  # ids parsed at once: bounds the temporary lists
+_COMMA, _ZERO = np.frombuffer(b",0", dtype=np.uint8)
 
 
 def canonical_texts(ids: Sequence[object]) -> list[str]:
@@ -53,9 +55,12 @@ def _canonical_text(one: object) -> str:
 
 def encode_ids(ids: Sequence[object]) -> list[bytes]:
     """UTF-8 of the canonical form of each id; empty for what is no id. The length is not limited."""
+    if list(map(type, ids)).count(int) == len(ids):
+        try:
+            return [b"%d" % one for one in ids]  # type: ignore[str-format]  # all are int
+        except ValueError:  # Python prints no integer of more than 4,300 digits
+            pass
     texts = canonical_texts(ids)
-    if not texts:
-        return []
     # One conversion for all; a NUL inside an id shows in the number of parts, a lone surrogate in the error.
     try:
         encoded = "\0".join(texts).encode("utf-8").split(b"\0")
@@ -78,7 +83,7 @@ def parse_integers(texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.
         ``(values, is_integer)``, both [n]; a value is 0 where the string is none.
     """
     joined = ",".join(texts)
-    if _INTEGERS.fullmatch(joined):
+    if _are_positive(joined, len(texts)) or _INTEGERS.fullmatch(joined):
         values = np.fromstring(joined, dtype=np.int64, sep=",")
         # An id with a comma in it makes too many values; one too large for int64 becomes the largest there is.
         if len(values) == len(texts) and values.max() < _INT64.max and values.min() > _INT64.min:
@@ -89,8 +94,23 @@ def parse_integers(texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.
     return np.array(kept, dtype=np.int64), np.array(good, dtype=np.bool_)
 
 
+def _are_positive(joined: str, count: int) -> bool:
+    """Whether ``count`` integers above 0, of any size, are joined by commas: a few passes over the bytes."""
+    if not joined.isascii():
+        return False
+    codes = np.frombuffer(f",{joined},".encode(), dtype=np.uint8)
+    commas = (codes == _COMMA).nonzero()[0]
+    num_digits = np.count_nonzero(codes - _ZERO < 10)
+    if len(commas) != count + 1 or len(commas) + num_digits != len(codes):
+        return False
+    # Nothing, a zero, and what has a leading zero are left to the regular expression.
+    return bool((codes.take(commas[:-1] + 1) - _ZERO - 1 < 9).all())
+
+
 def table_keys(ids: Sequence[object] | NDArray[np.generic], *, source: object) -> NDArray[np.generic]:
     """The keys of a table's rows, unsorted: int64 if every id is such an integer, otherwise UTF-8 ``S<width>``.
+
+    The width is that of the longest id, rounded up to whole words of 8 bytes.
 
     Args:
         source: the file or folder that a DataError names.
@@ -112,7 +132,7 @@ def table_keys(ids: Sequence[object] | NDArray[np.generic], *, source: object) -
             integers = [*integers, values] if good.all() else None
     if integers is not None:
         return np.concatenate(integers) if integers else np.zeros(0, dtype=np.int64)
-    return np.array(encoded)
+    return np.array(encoded, dtype=f"S{-(-max(map(len, encoded)) // WORD_BYTES) * WORD_BYTES}")
 
 
 def _shown(one: object) -> str:
@@ -129,12 +149,16 @@ def _blocks(ids: Sequence[object] | NDArray[np.generic]) -> Iterator[tuple[int, 
 
 
 class IdIndex:
-    """Row numbers by id: binary search in the sorted keys, no dictionary, so that opening costs nothing."""
+    """Row numbers by id, in keys and slots that are mapped: no dictionary, so that opening costs nothing."""
 
-    def __init__(self, keys: NDArray[np.generic]) -> None:
-        """``keys`` [n], ascending: int64, or ``S<width>`` in byte order."""
+    def __init__(self, keys: NDArray[np.generic], slots: NDArray[np.uint64]) -> None:
+        """``keys`` [n], ascending: int64, or ``S<width>`` in byte order; ``slots`` as ``build_slots`` makes them."""
         # A plain view: every operation on a memmap costs a few microseconds more.
         self._keys = keys.view(np.ndarray)
+        self._has_integers = keys.dtype.kind == "i"
+        if len(keys):
+            self._table = SlotTable(self._keys, slots)
+        self._tails = np.zeros((0, 0), dtype=np.uint64) if self._has_integers else key_tails(keys.itemsize)
 
     def __len__(self) -> int:
         """Number of ids."""
@@ -148,32 +172,87 @@ class IdIndex:
         """
         if not len(self._keys) or not len(ids):
             return np.zeros(0, dtype=np.int64), np.zeros(len(ids), dtype=np.bool_)
-        if self._keys.dtype.kind == "i":
-            wanted, present = _wanted_integers(ids)
+        if self._has_integers:
+            integers, is_integer = wanted_integers(ids)
+            rows, present = self._table.find(integers.view(np.uint64)[:, None])
+            present &= is_integer
         else:
-            wanted, present = self._wanted_bytes(ids)
-        rows = np.searchsorted(self._keys, wanted)
-        np.minimum(rows, len(self._keys) - 1, out=rows)
-        present &= self._keys[rows] == wanted
+            rows, present = self._table.find(padded_words(ids, self._tails))
         return (rows if present.all() else rows[present]), present
+
+    def find_one(self, one: object) -> int | None:
+        """Row number of one id, None if it has none; ``find`` takes several times as long for so little."""
+        if not len(self._keys):
+            return None
+        key: np.generic
+        if not self._has_integers:
+            (encoded,) = encode_ids([one])
+            if not 0 < len(encoded) <= self._keys.itemsize:
+                return None
+            key = np.bytes_(encoded)
+        elif type(one) is int and _INT64.min <= one <= _INT64.max:
+            key = np.int64(one)
+        else:
+            (value,), (is_integer,) = parse_integers(canonical_texts([one]))
+            if not is_integer:
+                return None
+            key = value
+        row = int(self._keys.searchsorted(key))  # of the keys' own type, or all of them would be converted
+        return row if row < len(self._keys) and self._keys[row] == key else None
 
     def texts(self, rows: NDArray[np.integer] | slice) -> list[str]:
         """The canonical ids of some rows."""
         keys = self._keys[rows].tolist()
-        return [key.decode("utf-8") for key in keys] if self._keys.dtype.kind == "S" else list(map(str, keys))
-
-    def _wanted_bytes(self, ids: Sequence[object]) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        # One byte more than a key has, so that an id that is too long shows and is not cut down to another id.
-        width = self._keys.dtype.itemsize
-        wanted = np.array(encode_ids(ids), dtype=f"S{width + 1}")
-        fits = wanted.view(np.uint8).reshape(len(wanted), width + 1)[:, width] == 0
-        return wanted.astype(self._keys.dtype), fits
+        return list(map(str, keys)) if self._has_integers else [key.decode("utf-8") for key in keys]
 
 
-def _wanted_integers(ids: Sequence[object]) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-    if set(map(type, ids)) == {int}:
+def wanted_integers(ids: Sequence[object]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """What to look for in a table of integers: values and which ids are such integers, both [n > 0]."""
+    num_ids = len(ids)
+    # Counting in a list takes two thirds of the time of making a set.
+    if type(ids[0]) is int and list(map(type, ids)).count(int) == num_ids:
         try:
-            return np.array(ids, dtype=np.int64), np.ones(len(ids), dtype=np.bool_)
+            return np.fromiter(ids, dtype=np.int64, count=num_ids), np.ones(num_ids, dtype=np.bool_)
         except OverflowError:
             pass
-    return parse_integers(canonical_texts(ids))
+    try:
+        return parse_integers(ids)  # type: ignore[arg-type]
+    except TypeError:  # joining them is what tells that they are not all strings
+        return parse_integers(canonical_texts(ids))
+
+
+def padded_words(ids: Sequence[object], tails: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """What to look for in a table of strings: UTF-8 filled up with NUL to the table's width, as words [n, width / 8].
+
+    What is no id, and what is longer than the width, is all NUL, which no key is. ``tails``: the width's ``key_tails``.
+    """
+    width = tails.shape[1] * WORD_BYTES
+    behind = bytes(width + 1)
+    try:
+        data = "\0".join(ids).encode("utf-8") + behind  # type: ignore[arg-type]
+        ends = _ends(data, width)
+    except (TypeError, UnicodeEncodeError):  # not all are strings, or there is a lone surrogate
+        ends = np.zeros(0, dtype=np.int64)
+    if len(ends) != len(ids):  # or there is a NUL inside an id
+        data = b"\0".join(encode_ids(ids)) + behind
+        ends = _ends(data, width)
+    starts = np.zeros_like(ends)
+    np.add(ends[:-1], 1, out=starts[1:])
+    # At every byte begins a window of the key's width; what is behind the id's end is then masked.
+    windows = np.ndarray((len(data) - width,), dtype=f"V{width}", buffer=data, strides=(1,))
+    words = windows[starts].view(np.uint64).reshape(len(ends), -1)
+    ends -= starts
+    words &= tails.take(ends, axis=0, mode="clip")
+    return words
+
+
+def _ends(data: bytes, width: int) -> NDArray[np.int64]:
+    ends: NDArray[np.int64] = (np.frombuffer(data, dtype=np.uint8, count=len(data) - width) == 0).nonzero()[0]
+    return ends
+
+
+def key_tails(width: int) -> NDArray[np.uint64]:
+    """Masks [width + 2, width / 8] that keep the first k bytes of a key, for every length k; the last keeps nothing."""
+    kept = np.tri(width + 2, width, -1, dtype=np.uint8) * np.uint8(255)
+    kept[-1] = 0
+    return kept.view(np.uint64)

@@ -1,6 +1,7 @@
 """The embedded store: tables that lie in the release, memory-mapped and shared by all processes of a machine.
 
-A table is a folder with ``ids.npy`` (the sorted ids) and ``rows.bin`` (the rows in the same order, nothing else).
+A table is a folder with ``ids.npy`` (the sorted ids), ``rows.bin`` (the rows in the same order, nothing else) and
+``slots.npy`` (the hash table from ids to row numbers).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,25 +18,27 @@ from numpy.typing import NDArray
 from ranktower.embedding_store.codec import RowLayout, Rows, Side
 from ranktower.embedding_store.durable import write_file
 from ranktower.embedding_store.ids import IdIndex
+from ranktower.embedding_store.slots import SLOTS_PER_ROW, WORD_BYTES
 from ranktower.errors import ReleaseError
 from ranktower.release import FALLBACK_USER, TABLES, Manifest
 
 IDS_FILE = "ids.npy"
 ROWS_FILE = "rows.bin"
+SLOTS_FILE = "slots.npy"
 
 
 class LocalTable:
-    """One side's table, read-only. Opening reads two headers, whatever the number of rows."""
+    """One side's table, read-only. Opening reads headers only, whatever the number of rows."""
 
     def __init__(self, folder: Path, layout: RowLayout) -> None:
-        """Map ``ids.npy`` and ``rows.bin`` of ``folder``; ReleaseError if they cannot be a table of this layout."""
+        """Map the three files of ``folder``; ReleaseError if they cannot be a table of this layout."""
         self.layout = layout
         self._path = folder / ROWS_FILE
         self._rows = _map_rows(self._path, layout.row_size)
         keys = map_keys(folder / IDS_FILE)
         if len(keys) != len(self._rows):
             raise ReleaseError(f"{folder}: {len(keys)} ids in {IDS_FILE}, {len(self._rows)} rows in {ROWS_FILE}")
-        self._index = IdIndex(keys)
+        self._index = IdIndex(keys, map_slots(folder / SLOTS_FILE, num_rows=len(keys)))
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -42,6 +46,10 @@ class LocalTable:
 
     def fetch(self, ids: Sequence[object]) -> Rows:
         """The rows of ``ids``; see ``ranktower.embedding_store.ids`` for which ids are the same."""
+        if len(ids) == 1:  # a request's user
+            row = self._index.find_one(ids[0])
+            raw = self._rows[:0] if row is None else self._rows[row : row + 1]
+            return self.layout.reject(raw, np.array([row is not None]), num_stored=len(raw))
         positions, present = self._index.find(ids)
         return self.layout.reject(self._rows.take(positions, axis=0), present, num_stored=len(positions))
 
@@ -50,7 +58,7 @@ class LocalTable:
         return self._index.find(ids)
 
     def rows_at(self, positions: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Rows ``[k, row_size]`` by row number, as the retrieval index gives them; tags unchecked."""
+        """Rows ``[k, row_size]`` by row number, as ``find`` gives them; tags unchecked."""
         return self._rows.take(positions, axis=0)
 
     def ids_at(self, positions: NDArray[np.integer] | slice) -> list[str]:
@@ -87,12 +95,14 @@ class LocalStore:
             self.tables[side] = table
         self._layouts: dict[Side, RowLayout] = {side: manifest.layout(side) for side in TABLES}
 
+    def find(self, side: Side, ids: Sequence[str | int]) -> Rows:
+        """``fetch`` for a caller that need not await: nothing in it ever waits."""
+        table = self.tables.get(side)
+        return self._layouts[side].no_rows(len(ids)) if table is None else table.fetch(ids)
+
     async def fetch(self, side: Side, ids: Sequence[str | int], *, timeout_s: float) -> Rows:
         """The rows of ``ids``; ``timeout_s`` is not needed, for nothing is waited for."""
-        if side not in self.tables:
-            nothing = np.empty((0, self._layouts[side].row_size), dtype=np.uint8)
-            return Rows(raw=nothing, present=np.zeros(len(ids), dtype=np.bool_))
-        return self.tables[side].fetch(ids)
+        return self.find(side, ids)
 
     async def ping(self) -> None:
         """Always well: an open mapping does not go away."""
@@ -103,7 +113,7 @@ class LocalStore:
 
 
 def write_fallback_user(folder: Path, layout: RowLayout, arrays: Mapping[str, NDArray[np.floating]]) -> None:
-    """Store the row for users nothing is known of; the five arrays are ``[1, Hu, D or A]``."""
+    """Store the row for users nothing is known of; the arrays of the layout are ``[1, Hu, D or A]``."""
     raw = layout.encode(arrays)
     if len(raw) != 1:
         raise ValueError(f"arrays: {len(raw)} rows, the fallback user is one")
@@ -142,12 +152,31 @@ def _map_rows(path: Path, row_size: int) -> NDArray[np.uint8]:
 
 def map_keys(path: Path) -> NDArray[np.generic]:
     """The keys in ``ids.npy`` [n], mapped; ReleaseError if it is no such file."""
+    keys = _map_array(path)
+    if keys.ndim != 1 or (keys.dtype != np.dtype("<i8") and keys.dtype.kind != "S"):
+        raise ReleaseError(f"{path}: dtype {keys.dtype.str}, {keys.ndim} axes; expected int64 or S<width> and one axis")
+    if not keys.itemsize or keys.itemsize % WORD_BYTES:
+        raise ReleaseError(f"{path}: keys of {keys.itemsize} bytes; expected a multiple of {WORD_BYTES}")
+    return keys
+
+
+def map_slots(path: Path, *, num_rows: int) -> NDArray[np.uint64]:
+    """The hash table in ``slots.npy``, mapped; ReleaseError if it cannot be one of ``num_rows`` ids."""
+    if not path.exists():
+        raise ReleaseError(f"{path}: missing; the table is of an older version, run ranktower precompute again")
+    slots = _map_array(path)
+    if slots.ndim != 1 or slots.dtype != np.dtype("<u8"):
+        raise ReleaseError(f"{path}: dtype {slots.dtype.str}, {slots.ndim} axes; expected uint64 and one axis")
+    if len(slots) <= num_rows * SLOTS_PER_ROW:
+        raise ReleaseError(f"{path}: {len(slots)} slots; {num_rows} ids need more than {num_rows * SLOTS_PER_ROW}")
+    return slots
+
+
+def _map_array(path: Path) -> NDArray[Any]:
     try:
-        keys: NDArray[np.generic] = np.lib.format.open_memmap(path, mode="r")
+        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
         raise ReleaseError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise ReleaseError(f"{path}: not a NumPy file: {error}") from error
-    if keys.ndim != 1 or (keys.dtype != np.dtype("<i8") and keys.dtype.kind != "S"):
-        raise ReleaseError(f"{path}: dtype {keys.dtype.str}, {keys.ndim} axes; expected int64 or S<width> and one axis")
-    return keys
+    return array

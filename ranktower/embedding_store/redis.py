@@ -56,7 +56,7 @@ class RedisStore:
             ConfigError: the URL is none.
         """
         self._options = options
-        self._layouts = {side: manifest.layout(side) for side in _SIDE_LETTERS}
+        self._layouts = {side: manifest.redis_layout(side) for side in _SIDE_LETTERS}
         self._prefixes = {side: row_key_prefix(manifest.model, manifest.release, side) for side in _SIDE_LETTERS}
         self._manifest_key = manifest_key(manifest.model, manifest.release).encode()
         options.connection_options()
@@ -64,14 +64,33 @@ class RedisStore:
 
     async def fetch(self, side: Side, ids: Sequence[str | int], *, timeout_s: float) -> Rows:
         """The rows of ``ids`` in one round trip (one to each node of a cluster, at the same time)."""
+        keys, is_id = self._keys(side, ids)
+        values = await self._get(keys, timeout_s) if keys else []
+        return self._layouts[side].decode_values(_at_ids(values, is_id))
+
+    async def fetch_both(
+        self, user_id: str | int, item_ids: Sequence[str | int], *, timeout_s: float
+    ) -> tuple[Rows, Rows]:
+        """One user's row and the rows of items, all in one round trip; raises as ``fetch``."""
+        user_keys, is_user = self._keys("user", [user_id])
+        item_keys, is_item = self._keys("item", item_ids)
+        keys = [*user_keys, *item_keys]
+        values = await self._get(keys, timeout_s) if keys else []
+        user_values, item_values = values[: len(user_keys)], values[len(user_keys) :]
+        return (
+            self._layouts["user"].decode_values(_at_ids(user_values, is_user)),
+            self._layouts["item"].decode_values(_at_ids(item_values, is_item)),
+        )
+
+    def _keys(self, side: Side, ids: Sequence[str | int]) -> tuple[list[bytes], list[bool] | None]:
+        """Keys of the ids that are ids, and where those stand; None where all are."""
         prefix = self._prefixes[side]
         encoded = encode_ids(ids)
-        keys = [prefix + one for one in encoded if 0 < len(one) <= MAX_ID_BYTES]
-        values = await self._get(keys, timeout_s) if keys else []
-        if len(keys) < len(encoded):
-            answers = iter(values)
-            values = [next(answers) if 0 < len(one) <= MAX_ID_BYTES else None for one in encoded]
-        return self._layouts[side].decode_values(values)
+        lengths = set(map(len, encoded))
+        if not lengths or (min(lengths) > 0 and max(lengths) <= MAX_ID_BYTES):
+            return [prefix + one for one in encoded], None
+        is_id = [0 < len(one) <= MAX_ID_BYTES for one in encoded]
+        return [prefix + one for one in itertools.compress(encoded, is_id)], is_id
 
     async def is_complete(self) -> bool:
         """Whether the whole release has been written."""
@@ -92,6 +111,14 @@ class RedisStore:
         with store_errors(self._options):
             async with asyncio.timeout(timeout_s):
                 return await self._reader.mget(keys)
+
+
+def _at_ids(values: list[bytes | None], is_id: list[bool] | None) -> list[bytes | None]:
+    """The answers at the places of the ids they belong to, None at the others."""
+    if is_id is None:
+        return values
+    answers = iter(values)
+    return [next(answers) if good else None for good in is_id]
 
 
 class PointerWatch:
@@ -154,7 +181,7 @@ class RedisWriter:
         Raises:
             ValueError: an id is none, or the rows are not of this release.
         """
-        layout = self._manifest.layout(side)
+        layout = self._manifest.redis_layout(side)
         encoded = encode_ids(ids)
         if raw.shape != (len(encoded), layout.row_size) or not layout.valid(raw).all():
             raise ValueError(f"raw: not {len(encoded)} {side} rows of release {self._manifest.release}")
@@ -180,8 +207,9 @@ class RedisWriter:
         """Copy a local table, or the rest of it, in bounded memory; ``on_batch`` is told the rows of each batch."""
         done = self.rows_done(side)
         on_batch(done)
+        row_size = self._manifest.redis_layout(side).row_size
         for ids, raw in table.batches(batch_size, start=done):
-            self.write(side, ids, raw)
+            self.write(side, ids, raw[:, :row_size])  # a row's beginning is the row of its embedding alone
             done += len(ids)
             with store_errors(self._options):  # only once every row of the batch has been acknowledged
                 self._client.hset(self._progress_key, side, done)

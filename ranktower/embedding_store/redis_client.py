@@ -1,7 +1,8 @@
 """Reading many keys at once from a Redis server or a Redis Cluster, with errors the service can count and show.
 
-Why not the client's own ``mget_nonatomic`` on a cluster: row keys spread over all 16,384 hash slots, so it sends
-about one MGET a key and awaits each answer by itself. Here the GETs of a node travel as one message.
+redis-py keeps the connections and hiredis reads the answers; the messages are written here (``docs/adr/0011``). Why not
+the client's own ``mget_nonatomic`` on a cluster: row keys spread over all 16,384 hash slots, so it sends about one MGET
+a key and awaits each answer by itself. Here the GETs of a node travel as one message.
 """
 
 from __future__ import annotations
@@ -125,7 +126,29 @@ class _ServerReader:
         self._client: Any = redis.asyncio.Redis.from_pool(pool)
 
     async def mget(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        values: list[bytes | None] = await self._client.mget(list(keys))
+        message = _mget_message(keys)
+        try:
+            return await self._ask(message)
+        except exceptions.AuthenticationError:
+            raise
+        except exceptions.ConnectionError:
+            # The server was restarted, or closed a connection that was idle; reading twice does no harm.
+            return await self._ask(message)
+
+    async def _ask(self, message: bytes) -> list[bytes | None]:
+        pool = self._client.connection_pool
+        connection = await pool.get_connection()
+        try:
+            await connection.send_packed_command(message, check_health=False)
+            values: list[bytes | None] = await connection.read_response()
+        except exceptions.ResponseError:
+            raise  # a refusal has been read to its end
+        except BaseException:
+            # Its answer may still come: nobody else may find it there.
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await pool.release(connection)
         return values
 
     async def ping(self) -> None:
@@ -133,6 +156,14 @@ class _ServerReader:
 
     async def close(self) -> None:
         await self._client.aclose()
+
+
+def _mget_message(keys: Sequence[bytes]) -> bytes:
+    """MGET in Redis's protocol. redis-py packs a command argument by argument in Python, which for a thousand keys
+    takes longer than the server and the network."""
+    headers = {length: b"$%d\r\n" % length for length in set(map(len, keys))}
+    arguments = b"\r\n".join([headers[len(key)] + key for key in keys])
+    return b"*%d\r\n$4\r\nMGET\r\n%b\r\n" % (len(keys) + 1, arguments)
 
 
 class _ClusterReader:

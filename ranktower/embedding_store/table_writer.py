@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from ranktower.embedding_store.codec import TAG_SIZE, RowLayout
 from ranktower.embedding_store.durable import fsync_folder
 from ranktower.embedding_store.ids import table_keys
-from ranktower.embedding_store.local import IDS_FILE, ROWS_FILE, map_keys
+from ranktower.embedding_store.local import IDS_FILE, ROWS_FILE, SLOTS_FILE, map_keys, map_slots
+from ranktower.embedding_store.slots import MAX_ROWS, SLOTS_PER_ROW, build_slots
 from ranktower.errors import DataError, ReleaseError
 
 _PART = ROWS_FILE + ".part"
@@ -45,14 +46,16 @@ class TableWriter:
     """Rows already on the disk; the next ``write`` starts here."""
 
     def __init__(self, folder: Path, ids: Sequence[str | int] | NDArray[np.generic], layout: RowLayout) -> None:
-        """Sort the ids, write ``ids.npy`` and find what an earlier run left.
+        """Sort the ids, write ``ids.npy`` and ``slots.npy`` and find what an earlier run left.
 
         Raises:
-            DataError: an id that is none, or a duplicate; names the row.
+            DataError: an id that is none, or a duplicate, names the row; or too many ids.
             ReleaseError: another process is writing this table.
         """
         self._folder = folder
         self._layout = layout
+        if len(ids) > MAX_ROWS:
+            raise DataError(f"{len(ids)} ids; a table holds at most {MAX_ROWS}", file=folder)
         keys = table_keys(ids, source=folder)
         self.order = np.argsort(keys, kind="stable")
         keys = keys[self.order]
@@ -70,7 +73,8 @@ class TableWriter:
             os.ftruncate(self._file, self.rows_done * layout.row_size)
             if not self.rows_done:
                 (folder / ROWS_FILE).unlink(missing_ok=True)  # of another table, which these ids do not belong to
-                _save_keys(folder / IDS_FILE, keys)
+                _save(folder / SLOTS_FILE, build_slots(keys))
+                _save(folder / IDS_FILE, keys)
         except BaseException:
             self.close()
             raise
@@ -90,7 +94,7 @@ class TableWriter:
 
         Args:
             start: must be ``rows_done``.
-            arrays: the five arrays, each [n, H, D or A], of the caller's rows ``order[start : start + n]``.
+            arrays: the arrays of the layout, each [n, H, D or A], of the caller's rows ``order[start : start + n]``.
         """
         if self._file is None or start != self.rows_done:
             raise ValueError(f"start: {start}, but {self.rows_done} rows are done")
@@ -151,6 +155,7 @@ class TableWriter:
             same_release = not len(keys) or file.read(TAG_SIZE) == self._layout.tag
         try:
             found = map_keys(self._folder / IDS_FILE)
+            map_slots(self._folder / SLOTS_FILE, num_rows=len(found))
         except ReleaseError:
             return False
         return same_release and found.dtype == keys.dtype and np.array_equal(found, keys)
@@ -168,7 +173,7 @@ def write_table(
     """Write a whole table, or the rest of one.
 
     Args:
-        compute: from positions in ``ids`` [n] to the five arrays of those rows.
+        compute: from positions in ``ids`` [n] to the layout's arrays of those rows.
         on_batch: told the number of rows after each batch, and first those an earlier run had finished.
     """
     with TableWriter(folder, ids, layout) as writer:
@@ -181,15 +186,16 @@ def write_table(
 
 
 def _fingerprint(keys: NDArray[np.generic], layout: RowLayout) -> str:
-    digest = hashlib.sha256(f"{keys.dtype.str} {len(keys)} {layout}".encode())
+    # The slots among it, so that no run goes on where an older version, with other slots or none, stopped.
+    digest = hashlib.sha256(f"{keys.dtype.str} {len(keys)} {layout} {SLOTS_PER_ROW} slots".encode())
     digest.update(np.ascontiguousarray(keys).view(np.uint8).data)
     return digest.hexdigest()
 
 
-def _save_keys(path: Path, keys: NDArray[np.generic]) -> None:
+def _save(path: Path, array: NDArray[np.generic]) -> None:
     aside = path.with_name(path.name + ".part")
     with aside.open("wb") as file:
-        np.save(file, keys, allow_pickle=False)
+        np.save(file, array, allow_pickle=False)
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)

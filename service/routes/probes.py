@@ -28,8 +28,8 @@ async def livez() -> Response:
     responses={200: {"model": ReadyResponse}, 503: {"model": ErrorBody}},
 )
 async def readyz(request: Request) -> Response:
-    """200 once a release is verified, warmed up and has reproduced its golden scores. A newer release that was refused
-    is named, while the old one goes on being served."""
+    """200 once a release is verified (but for its large files, which follow), warmed up and has reproduced its golden
+    scores. A newer release that was refused is named, while the old one goes on being served."""
     releases = state_of(request).releases
     release = releases.current().release
     refusal = releases.refusal

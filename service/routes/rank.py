@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.answering import Answering, Scored
-from service.body import read_body
-from service.budget import ENVOY_HEADER, deadline_of
 from service.context import context_of
 from service.documentation import ERRORS, request_body
+from service.incoming import read_query
 from service.parsing import parse_rank
 from service.schemas import RankRequest, RankResponse
 from service.state import state_of
@@ -34,16 +32,7 @@ async def rank(request: Request) -> Response:
     """The candidates, best first. Without `candidate_ids`, the `num_candidates` items nearest to the user are retrieved
     from the release's index and ranked. Candidates without a score are left out; their indexes stand in `missing`."""
     state, context = state_of(request), context_of(request)
-    body = await read_body(request, state.settings.limits)
-    state.metrics.observe_stage("queue", time.perf_counter() - context.arrival)
-    with state.metrics.stage("parse"):
-        query = parse_rank(body, state.settings)
-    deadline = deadline_of(
-        context.arrival,
-        budget_ms=query.budget_ms,
-        header=request.headers.get(ENVOY_HEADER),
-        settings=state.settings.budget,
-    )
+    query, deadline = await read_query(request, parse_rank)
     with state.releases.current().hold() as release:
         answering = Answering(release, deadline, state.metrics)
         if query.candidate_ids is None:

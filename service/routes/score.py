@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import time
-
 import orjson
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.answering import Answering
-from service.body import read_body
-from service.budget import ENVOY_HEADER, deadline_of
 from service.context import context_of
 from service.documentation import ERRORS, request_body
+from service.incoming import read_query
 from service.parsing import parse_score
 from service.schemas import ScoreRequest, ScoreResponse
 from service.state import state_of
@@ -32,16 +29,7 @@ async def score(request: Request) -> Response:
     """Scores stand in the order of the candidates; a candidate without a stored row gets null and its index in
     `missing`. An unknown user is scored from `user_features` where given, else with the release's fallback user."""
     state, context = state_of(request), context_of(request)
-    body = await read_body(request, state.settings.limits)
-    state.metrics.observe_stage("queue", time.perf_counter() - context.arrival)
-    with state.metrics.stage("parse"):
-        query = parse_score(body, state.settings)
-    deadline = deadline_of(
-        context.arrival,
-        budget_ms=query.budget_ms,
-        header=request.headers.get(ENVOY_HEADER),
-        settings=state.settings.budget,
-    )
+    query, deadline = await read_query(request, parse_score)
     with state.releases.current().hold() as release:
         scored = await Answering(release, deadline, state.metrics).score(
             query.user_id, query.candidate_ids, query.user_features

@@ -11,16 +11,24 @@ import torch
 
 from model_export.command import main
 from model_export.export import export_model
-from model_export.graphs import ARRAYS, write_tower
+from model_export.graphs import write_tower
 from model_export.parity import TOLERANCE, ParityError, RealRows, check_parity
 from ranktower.blocks import FieldSizes, SideFeatures
 from ranktower.data.dataset import PreparedDataset
+from ranktower.embedding_store.codec import ARRAYS, ROW_DTYPES, ROW_KINDS, RowDtype, RowKind
 from ranktower.errors import ConfigError
 from ranktower.models import RankTower, RankTowerConfig
 from ranktower.training.run import TrainedRun, load_run
 from ranktower.training.tensors import side_features
 
-FILES = ["features.json", "item_tower.onnx", "model.json", "scorer.onnx", "user_tower.onnx"]
+SCORERS: dict[tuple[RowKind, RowDtype], str] = {
+    ("projected", "float16"): "scorer.float16.onnx",
+    ("projected", "float32"): "scorer.float32.onnx",
+    ("embedding", "float16"): "embedding_scorer.float16.onnx",
+    ("embedding", "float32"): "embedding_scorer.float32.onnx",
+}
+FILES = sorted(["features.json", "item_tower.onnx", "model.json", "user_tower.onnx", *SCORERS.values()])
+OUTPUTS = {"user": ["user_embedding"], "item": [f"item_{array}" for array in ARRAYS]}
 
 
 @pytest.fixture(scope="module")
@@ -57,21 +65,30 @@ def test_writes_graphs_encoder_and_description(exported: Path, run: TrainedRun) 
     assert all(0 <= figure <= TOLERANCE for figure in description["parity"].values())
 
 
-@pytest.mark.parametrize("num_candidates", [1, 2, 3, 64, 10_000])
-def test_the_scorer_takes_any_number_of_candidates(num_candidates: int, exported: Path, run: TrainedRun) -> None:
-    random = np.random.default_rng(num_candidates)
-    sizes = {"user": (1, 2), "item": (num_candidates, 3)}
-    feed = {
-        f"{side}_{array}": random.standard_normal((*sizes[side], 16 if array == "embedding" else 8)).astype(np.float32)
-        for side in ("user", "item")
-        for array in ARRAYS
-    }
-    scores = session(exported / "scorer.onnx").run(["scores"], feed)[0]
-    arrays = [torch.from_numpy(array) for array in feed.values()]
-    with torch.no_grad():
-        expected = run.model.score_pairs(tuple(arrays[:5]), tuple(array[None] for array in arrays[5:]))[0].numpy()
-    assert scores.shape == (num_candidates,)
-    np.testing.assert_allclose(scores, expected, atol=1e-5 / run.model.similarity.tau.item(), rtol=0)
+@pytest.mark.parametrize("dtype", ROW_DTYPES)
+@pytest.mark.parametrize("kind", ROW_KINDS)
+def test_each_scorer_takes_any_number_of_stored_rows(
+    kind: RowKind, dtype: RowDtype, exported: Path, run: TrainedRun
+) -> None:
+    """The trained model on random rows that are laid out without the codec: a tag, then numbers."""
+    item_values = 3 * 16 + (4 * 3 * 8 if kind == "projected" else 0)
+    graph = session(exported / SCORERS[kind, dtype])
+    tag = 8 // np.dtype(dtype).itemsize
+    network = run.model.cross_attention
+    for num_candidates in (1, 2, 3, 64, 10_000):
+        random = np.random.default_rng(num_candidates)
+        user = random.standard_normal((1, tag + 2 * 16)).astype(dtype)
+        items = random.standard_normal((num_candidates, tag + item_values)).astype(dtype)
+        scores = graph.run(["scores"], {"user_rows": user, "item_rows": items})[0]
+        values = torch.from_numpy(items[:, tag:].astype(np.float32))
+        embedding = values[:, :48].reshape(-1, 3, 16)
+        projections = (part.reshape(-1, 3, 8) for part in values[:, 48:].split(24, dim=1))
+        with torch.no_grad():
+            users = network.project_users(torch.from_numpy(user[:, tag:].astype(np.float32)).reshape(1, 2, 16))
+            rows = (embedding, *projections) if kind == "projected" else network.project_items(embedding)
+            expected = run.model.score_pairs(users, tuple(array[None] for array in rows))[0].numpy()
+        assert scores.shape == (num_candidates,)
+        np.testing.assert_allclose(scores, expected, atol=1e-5 / run.model.similarity.tau.item(), rtol=0)
 
 
 def test_the_towers_give_torchs_rows_for_one_row_and_for_many(
@@ -85,40 +102,29 @@ def test_the_towers_give_torchs_rows_for_one_row_and_for_many(
             for name, values in part.bags.items():
                 feed |= {f"{name}_values": values.astype(np.int64)}
                 feed |= {f"{name}_length": part.lengths[name].astype(np.int64)}
-            outputs = graph.run([f"{side}_{array}" for array in ARRAYS], feed)
+            # A user's row holds no projections, so its tower computes none.
+            assert [output.name for output in graph.get_outputs()] == OUTPUTS[side]
+            outputs = graph.run(OUTPUTS[side], feed)
             with torch.no_grad():
                 encode = run.model.encode_users if side == "user" else run.model.encode_items
                 expected = encode(side_features(part))
-            for output, array in zip(outputs, expected, strict=True):
+            for output, array in zip(outputs, expected[: len(outputs)], strict=True):
                 np.testing.assert_allclose(output, array.numpy(), atol=1e-5, rtol=0)
 
 
-def test_nothing_that_could_be_precomputed_is_computed_online(exported: Path) -> None:
-    """The scorer holds the two output projections as its only weight matrices, and never expands the user."""
-    graph = onnx.load(exported / "scorer.onnx").graph
-    matrices = sorted(tuple(init.dims) for init in graph.initializer if len(init.dims) == 2)
-    assert matrices == [(8, 16), (8, 16)]
-    operators = {node.op_type for node in graph.node}
-    assert not operators & {"Expand", "Tile", "Gather", "Loop", "Sigmoid"}
-    domain = {opset.domain for opset in graph_opsets(exported / "scorer.onnx")}
-    assert domain <= {"", "ai.onnx"}
-
-
-def graph_opsets(path: Path) -> list[onnx.OperatorSetIdProto]:
-    return list(onnx.load(path).opset_import)
-
-
+@pytest.mark.parametrize("wrong_one", SCORERS, ids="-".join)
 def test_an_export_that_fails_parity_leaves_nothing_behind(
-    run: TrainedRun, real: RealRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wrong_one: tuple[str, str], run: TrainedRun, real: RealRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A graph with another temperature than the model's is written in place of the right one."""
+    """One graph of the four has another temperature than the model."""
     from model_export import export as module
 
-    def wrong_scorer(model: object, path: Path) -> None:
+    def wrong_scorer(model: object, path: Path, *, kind: RowKind, dtype: RowDtype) -> None:
+        wrong = (kind, dtype) == wrong_one
         with torch.no_grad():
-            run.model.similarity.log_tau += 0.01
-            write_scorer(run.model, path)
-            run.model.similarity.log_tau -= 0.01
+            run.model.similarity.log_tau += 0.01 * wrong
+            write_scorer(run.model, path, kind=kind, dtype=dtype)
+            run.model.similarity.log_tau -= 0.01 * wrong
 
     write_scorer = module.write_scorer
     monkeypatch.setattr(module, "write_scorer", wrong_scorer)
@@ -134,13 +140,13 @@ def copy_of(exported: Path, folder: Path) -> Path:
     return folder
 
 
-def test_not_a_number_fails_parity(run: TrainedRun, real: RealRows, exported: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", SCORERS.values())
+def test_not_a_number_fails_parity(name: str, run: TrainedRun, real: RealRows, exported: Path, tmp_path: Path) -> None:
     folder = copy_of(exported, tmp_path / "broken")
-    broken = onnx.load(folder / "scorer.onnx")
-    for init in broken.graph.initializer:
-        if tuple(init.dims) == (8, 16):
-            init.CopyFrom(onnx.numpy_helper.from_array(np.full((8, 16), np.nan, dtype=np.float32), init.name))
-    onnx.save(broken, folder / "scorer.onnx")
+    broken = onnx.load(folder / name)
+    (output,) = (init for init in broken.graph.initializer if init.name == "i_output")
+    output.CopyFrom(onnx.numpy_helper.from_array(np.full((16, 8), np.nan, dtype=np.float32), output.name))
+    onnx.save(broken, folder / name)
     with pytest.raises(ParityError, match="'scorer_random' failed: torch and ONNX differ by nan"):
         check_parity(run.model, folder, real)
 
@@ -199,8 +205,7 @@ def test_a_tower_of_any_number_of_multi_valued_fields(bags: dict[str, int], tmp_
     feed = {"codes": codes.numpy()}
     for name in bags:
         feed |= {f"{name}_values": values.numpy(), f"{name}_length": lengths.numpy()}
-    outputs = session(tmp_path / "tower.onnx").run([f"user_{array}" for array in ARRAYS], feed)
+    (output,) = session(tmp_path / "tower.onnx").run(["user_embedding"], feed)
     features = SideFeatures(codes, (values,) * len(bags), (lengths,) * len(bags))
     with torch.no_grad():
-        for output, array in zip(outputs, model.encode_users(features), strict=True):
-            np.testing.assert_allclose(output, array.numpy(), atol=1e-6, rtol=0)
+        np.testing.assert_allclose(output, model.encode_users(features).embedding.numpy(), atol=1e-6, rtol=0)

@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
 from model_export.command import main as export
 from offline import precompute, promote, publish, quality, rollback
 from ranktower.data.dataset import PreparedDataset
+from ranktower.embedding_store.codec import Side
 from ranktower.embedding_store.faiss_index import pooled_vectors
 from ranktower.embedding_store.local import LocalTable, read_fallback_user
 from ranktower.embedding_store.redis import manifest_key, pointer_key, row_key_prefix
 from ranktower.embedding_store.redis_client import RedisOptions, open_sync_client
 from ranktower.errors import ConfigError, RankTowerError, ReleaseError
 from ranktower.registry import Registry
-from ranktower.release import Manifest, read_manifest
+from ranktower.release import Manifest, read_manifest, verify_release
 from ranktower.training.evaluation import ModelScorer
 from ranktower.training.run import load_run
 
@@ -73,37 +75,73 @@ def test_the_manifest_says_where_the_release_comes_from(registry: Path, trained_
     assert manifest.offline_metrics["fallback_user"]["ndcg"] > 0
 
 
+def stored_arrays(folder: Path, manifest: Manifest, side: Side, ids: list[str]) -> list[torch.Tensor]:
+    """What the rows of a table hold, in float32."""
+    layout = manifest.layout(side)
+    rows = LocalTable(folder / f"{side}s", layout).fetch(ids)
+    assert rows.present.all()
+    return [torch.from_numpy(array) for array in layout.decode(rows.raw).values()]
+
+
 def test_golden_scores_are_torchs_on_the_stored_rows(registry: Path, trained_run: Path) -> None:
     folder, manifest = staged(registry)
     model = load_run(trained_run).model
     with np.load(folder / "golden.npz", allow_pickle=False) as golden:
+        assert sorted(golden.files) == ["embedding_scores", "item_ids", "scores", "scores_fp32", "user_ids"]
         users, items = golden["user_ids"].tolist(), golden["item_ids"].tolist()
-        scores, exact = golden["scores"], golden["scores_fp32"]
-    assert len(scores) == 16 * 20
-    rows: dict[str, tuple[torch.Tensor, ...]] = {}
-    for side, ids in (("user", users), ("item", items)):
-        layout = manifest.layout("user" if side == "user" else "item")
-        table = LocalTable(folder / f"{side}s", layout)
-        rows[side] = tuple(torch.from_numpy(a) for a in layout.decode(table.fetch(ids).raw).values())
+        scores, from_redis, exact = golden["scores"], golden["embedding_scores"], golden["scores_fp32"]
+    assert len(scores) == len(from_redis) == 16 * 20
+    user_arrays, item_arrays = (
+        stored_arrays(folder, manifest, "user", users),
+        stored_arrays(folder, manifest, "item", items),
+    )
+    assert (len(user_arrays), len(item_arrays)) == (1, 5)
+    network = model.cross_attention
     with torch.no_grad():
-        ours = model.score_pairs(rows["user"], tuple(array[:, None] for array in rows["item"]))[:, 0].numpy()
-    np.testing.assert_allclose(ours, scores, atol=1e-4)
+        user_rows = network.project_users(*user_arrays)
+        for expected, item_rows in ((scores, item_arrays), (from_redis, network.project_items(item_arrays[0]))):
+            ours = model.score_pairs(user_rows, tuple(array[:, None] for array in item_rows))[:, 0].numpy()
+            np.testing.assert_allclose(ours, expected, atol=1e-4)
+    # Two roundings, each small: projections rounded for themselves, or computed from rounded embeddings.
+    assert 0 < np.abs(scores - from_redis).max() * manifest.tau < 2e-3
     assert 0 < np.abs(scores - exact).max() * manifest.tau == pytest.approx(manifest.parity["stored_rows"], rel=1e-3)
 
 
-def test_the_fallback_user_is_the_projected_mean(registry: Path, trained_run: Path) -> None:
+def test_a_reader_without_project_code_finds_the_golden_scores(registry: Path) -> None:
+    """docs/formats.md, read with a NumPy and an ONNX Runtime: rows out of the tables, as they are, into the graphs."""
+    (folder,) = (registry / MODEL / ".staging").iterdir()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["format_version"], manifest["row_dtype"], manifest["item_rows"]) == (2, "float16", "projected")
+    sizes = {"users": 8 + 2 * 2 * 16, "items": 8 + 2 * 3 * (16 + 4 * 8)}  # Hu = 2, Hi = 3, D = 16, A = 8
+    rows: dict[str, dict[str, bytes]] = {}
+    for side, size in sizes.items():
+        content = (folder / side / "rows.bin").read_bytes()
+        keys = np.load(folder / side / "ids.npy").tolist()
+        ids = [key.decode() if isinstance(key, bytes) else str(key) for key in keys]
+        assert len(content) == len(ids) * size
+        rows[side] = {one: content[number * size : (number + 1) * size] for number, one in enumerate(ids)}
+    with np.load(folder / "golden.npz", allow_pickle=False) as golden:
+        pairs = list(zip(golden["user_ids"].tolist(), golden["item_ids"].tolist(), strict=True))
+        expected = {"scorer.onnx": golden["scores"], "embedding_scorer.onnx": golden["embedding_scores"]}
+    for name, size in (("scorer.onnx", sizes["items"]), ("embedding_scorer.onnx", 8 + 2 * 3 * 16)):
+        graph = onnxruntime.InferenceSession(str(folder / name), providers=["CPUExecutionProvider"])
+        for number, (user, item) in enumerate(pairs):
+            user_rows = np.frombuffer(rows["users"][user], dtype="<f2")[None]
+            item_rows = np.frombuffer(rows["items"][item][:size], dtype="<f2")[None]
+            (score,) = graph.run(["scores"], {"user_rows": user_rows, "item_rows": item_rows})[0]
+            assert score == pytest.approx(expected[name][number], abs=1e-5 / manifest["tau"])
+
+
+def test_the_fallback_user_is_the_mean(registry: Path) -> None:
     folder, manifest = staged(registry)
     raw = read_fallback_user(folder, manifest)
     assert raw is not None
     layout = manifest.layout("user")
     table = LocalTable(folder / "users", layout)
     mean = layout.decode(table.rows_at(np.arange(len(table))))["embedding"].mean(axis=0)
-    fallback = layout.decode(raw)
-    np.testing.assert_allclose(fallback["embedding"][0], mean, atol=2e-3)
-    branch = load_run(trained_run).model.cross_attention.user_branch
-    with torch.no_grad():
-        gate = torch.sigmoid(branch.gate(torch.from_numpy(fallback["embedding"][0]))).numpy()
-    np.testing.assert_allclose(fallback["gate"][0], gate, atol=2e-3)
+    assert raw.shape == (1, 8 + 2 * 2 * 16)  # the tag, and Hu = 2 embeddings of D = 16 in float16
+    # float16 has 11 significant bits.
+    np.testing.assert_allclose(layout.decode(raw)["embedding"][0], mean, rtol=2.0**-11, atol=1e-5)
 
 
 def test_half_a_file_of_a_killed_run_is_not_sealed_in_the_release(own: Path, inputs: list[str]) -> None:
@@ -152,6 +190,40 @@ def test_publish_promote_and_rollback(own: Path, inputs: list[str], capsys: pyte
     assert Registry(own).current(MODEL) == first
 
 
+def test_item_rows_without_projections_are_another_release(
+    registry: Path, inputs: list[str], trained_run: Path, tmp_path: Path
+) -> None:
+    place = ["--registry", str(tmp_path), "--model", MODEL]
+    assert precompute.main([*inputs, "--registry", str(tmp_path), "--item-rows", "embedding"]) == 0
+    projected, before = staged(registry)
+    assert publish.main(place) == 0
+    (release,) = Registry(tmp_path).releases(MODEL)
+    folder = Registry(tmp_path).release_dir(MODEL, release)
+    manifest = verify_release(folder)
+    # Begun at other times; the hash of what they were made from differs too.
+    assert release[-8:] != before.release[-8:]
+    assert (before.item_rows, manifest.item_rows) == ("projected", "embedding")
+    assert manifest.training_run_id == before.training_run_id
+    assert manifest.files.keys() == before.files.keys()
+    sizes = {name: (part / "items/rows.bin").stat().st_size for name, part in (("short", folder), ("long", projected))}
+    assert sizes == {"short": 300 * (8 + 2 * 3 * 16), "long": 300 * (8 + 2 * 3 * (16 + 4 * 8))}
+    short, long = (
+        np.fromfile(part / "items/rows.bin", dtype=np.uint8).reshape(300, -1)[:, 8:] for part in (folder, projected)
+    )
+    np.testing.assert_array_equal(short, long[:, : short.shape[1]])  # but for the tag, the beginning of the other's
+    with np.load(folder / "golden.npz") as golden, np.load(projected / "golden.npz") as other:
+        np.testing.assert_array_equal(golden["scores"], golden["embedding_scores"])
+        np.testing.assert_array_equal(golden["embedding_scores"], other["embedding_scores"])
+        np.testing.assert_array_equal(golden["scores_fp32"], other["scores_fp32"])
+    assert 0 < manifest.parity["stored_rows"] < 2e-3
+    for pool in ("full_corpus", "impressions"):
+        assert manifest.offline_metrics[pool]["ndcg_change"] < 0.001
+    # And again: it is there.
+    precompute.main([*inputs, "--registry", str(tmp_path), "--item-rows", "embedding"])
+    assert Registry(tmp_path).releases(MODEL) == [release]
+    assert list((tmp_path / MODEL / ".staging").iterdir()) == []
+
+
 def test_publish_without_anything_precomputed(tmp_path: Path) -> None:
     with pytest.raises(ReleaseError, match="no precomputed release; run 'ranktower precompute'"):
         publish.main(["--registry", str(tmp_path), "--model", MODEL])
@@ -188,10 +260,13 @@ def test_redis_gets_every_row_and_then_the_pointer(
         Registry(own).release_dir(MODEL, release),
         read_manifest(Registry(own).release_dir(MODEL, release)),
     )
-    table = LocalTable(folder / "users", manifest.layout("user"))
-    for number, one in enumerate(table.ids_at(slice(0, len(table)))):
-        stored = client.get(row_key_prefix(MODEL, release, "user") + one.encode())
-        assert stored == table.rows_at(np.array([number])).tobytes()
+    # Of an item the multi-embedding alone: Hi = 3 of D = 16 in float16 behind the tag. Of a user that is the whole row.
+    for side, row_size in (("user", 8 + 2 * 2 * 16), ("item", 8 + 2 * 3 * 16)):
+        table = LocalTable(folder / f"{side}s", manifest.layout("user" if side == "user" else "item"))
+        for number, one in enumerate(table.ids_at(slice(0, len(table)))):
+            stored = client.get(row_key_prefix(MODEL, release, "user" if side == "user" else "item") + one.encode())
+            assert stored == table.rows_at(np.array([number])).tobytes()[:row_size]
+            assert len(stored) == row_size
     assert client.exists(manifest_key(MODEL, release))
     assert not client.exists(pointer_key(MODEL))
     assert promote.main([*place, "--store", "redis"]) == 0
@@ -240,9 +315,20 @@ def test_a_mixture_of_runs_is_refused(inputs: list[str], exported: Path, tmp_pat
     mixed = [str(other) if word == str(exported) else word for word in inputs]
     with pytest.raises(ConfigError, match="exported from run another"):
         precompute.main([*mixed, "--registry", str(tmp_path / "registry")])
-    (other / "scorer.onnx").unlink()
-    with pytest.raises(ConfigError, match=r"no export, scorer\.onnx is missing"):
+    # Of all four, though a release takes two: an export is whole or none.
+    (other / "embedding_scorer.float32.onnx").unlink()
+    with pytest.raises(ConfigError, match=r"no export, embedding_scorer\.float32\.onnx is missing"):
         precompute.main([*mixed, "--registry", str(tmp_path / "registry")])
+
+
+def test_a_release_has_the_scorers_of_its_dtype(own: Path, inputs: list[str], exported: Path) -> None:
+    precompute.main([*inputs, "--registry", str(own), "--dtype", "float32", "--max-users", "0"])
+    folders = {read_manifest(folder).row_dtype: folder for folder in (own / MODEL / ".staging").iterdir()}
+    assert sorted(folders) == ["float16", "float32"]
+    for dtype, folder in folders.items():
+        for name in ("scorer", "embedding_scorer"):
+            assert (folder / f"{name}.onnx").read_bytes() == (exported / f"{name}.{dtype}.onnx").read_bytes()
+        assert len(list(folder.glob("*scorer*"))) == 2
 
 
 def test_rows_that_cost_quality_are_no_release(

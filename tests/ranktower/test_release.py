@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import ranktower.release
 from ranktower.errors import ReleaseError
 from ranktower.release import (
     FileEntry,
@@ -18,9 +19,11 @@ from ranktower.release import (
     check_model_name,
     content_hash,
     hash_files,
+    large_files,
     read_manifest,
     release_id,
     release_tag,
+    verify_files,
     verify_release,
     write_manifest,
 )
@@ -29,8 +32,9 @@ MakeManifest = Callable[..., Manifest]
 
 
 @pytest.fixture
-def release_dir(tmp_path: Path, make_manifest: MakeManifest) -> Path:
+def release_dir(tmp_path: Path, make_manifest: MakeManifest, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small release, complete and sealed."""
+    monkeypatch.setattr(ranktower.release, "_BLOCK_SIZE", 1 << 20)
     (tmp_path / "items").mkdir()
     (tmp_path / "items" / "rows.bin").write_bytes(bytes(range(256)) * 9000)  # more than two blocks of hashing
     (tmp_path / "scorer.onnx").write_bytes(b"graph")
@@ -65,9 +69,10 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path, make_manifest: Mak
     write_manifest(tmp_path, manifest)
     assert read_manifest(tmp_path) == manifest
     content = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
-    assert content["format_version"] == 1
+    assert content["format_version"] == 2
     assert content["created"] == "2026-11-23T10:00:00Z"
     assert content["row_dtype"] == "float16"
+    assert content["item_rows"] == "projected"
     assert content["files"] == {"ünicode/é.bin": {"sha256": "a" * 64, "size_bytes": 3}}
 
 
@@ -76,10 +81,26 @@ def test_the_layout_of_each_side(make_manifest: MakeManifest) -> None:
     user, item = manifest.layout("user"), manifest.layout("item")
     assert (user.heads, user.width, user.attention_width, user.dtype) == (2, 4, 5, "float32")
     assert (item.heads, item.width, item.attention_width, item.dtype) == (3, 4, 5, "float32")
+    assert (user.kind, item.kind) == ("embedding", "projected")
     assert user.tag == item.tag == hashlib.sha256(b"20261123T100000Z-0123abcd").digest()[:8]
     assert (manifest.num_rows("user"), manifest.num_rows("item")) == (5, 6)
     assert not manifest.has_table("user")
     assert make_manifest(files={"users/rows.bin": {"sha256": "a" * 64, "size_bytes": 0}}).has_table("user")
+
+
+@pytest.mark.parametrize("item_rows", ["projected", "embedding"])
+def test_only_the_items_of_a_table_hold_projections_and_only_where_the_manifest_says_so(
+    item_rows: str, make_manifest: MakeManifest
+) -> None:
+    manifest = make_manifest(item_rows=item_rows)
+    assert manifest.layout("user").kind == "embedding"
+    assert manifest.layout("item").kind == item_rows
+    for side, num_heads in (("user", 2), ("item", 3)):
+        in_redis = manifest.redis_layout("user" if side == "user" else "item")
+        assert (in_redis.kind, in_redis.heads) == ("embedding", num_heads)
+        assert in_redis.row_size == 8 + 2 * num_heads * 4
+    # Hi = 3 heads of D = 4, and of the four projections' A = 5.
+    assert manifest.layout("item").row_size == 8 + 2 * 3 * (4 + (20 if item_rows == "projected" else 0))
 
 
 def test_release_ids_sort_by_time_and_carry_the_content() -> None:
@@ -130,6 +151,40 @@ def test_a_flipped_bit(position: int, release_dir: Path) -> None:
     assert text == f"items/rows.bin: SHA-256 {hashlib.sha256(content).hexdigest()}, manifest.json says {right}"
 
 
+def test_large_files_can_be_hashed_later(release_dir: Path) -> None:
+    manifest = read_manifest(release_dir)
+    size_bytes = 256 * 9000
+    assert large_files(manifest, over_bytes=size_bytes) == []
+    assert large_files(manifest, over_bytes=size_bytes - 1) == ["items/rows.bin"]
+    path = release_dir / "items" / "rows.bin"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert verify_release(release_dir, max_hashed_bytes=size_bytes - 1) == manifest
+    with pytest.raises(ReleaseError, match=r"items/rows\.bin: SHA-256 "):
+        verify_release(release_dir, max_hashed_bytes=size_bytes)
+    verify_files(release_dir, manifest, ["scorer.onnx", "empty"])
+    with pytest.raises(ReleaseError, match=r"items/rows\.bin: SHA-256 "):
+        verify_files(release_dir, manifest, large_files(manifest, over_bytes=5))
+    path.write_bytes(content[:-1])
+    with pytest.raises(ReleaseError, match=r"items/rows\.bin: 2303999 bytes, manifest\.json says 2304000"):
+        verify_release(release_dir, max_hashed_bytes=5)
+    path.unlink()
+    with pytest.raises(ReleaseError, match=r"items/rows\.bin: missing from the release"):
+        verify_files(release_dir, manifest, ["items/rows.bin"])
+
+
+def test_hashing_can_be_ended_at_every_block(release_dir: Path) -> None:
+    blocks = iter(range(2))
+
+    def stop_at_the_third() -> None:
+        if next(blocks, None) is None:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        ranktower.release.hash_file(release_dir / "items" / "rows.bin", on_block=stop_at_the_third)
+
+
 def test_a_truncated_file(release_dir: Path) -> None:
     (release_dir / "scorer.onnx").write_bytes(b"grap")
     assert refusal(release_dir, verify_release) == "scorer.onnx: 4 bytes, manifest.json says 5"
@@ -163,7 +218,7 @@ def test_no_manifest(tmp_path: Path) -> None:
     ("content", "text"),
     [
         (b"", "manifest.json: not JSON: "),
-        (b'{"format_version": 1,', "manifest.json: not JSON: "),
+        (b'{"format_version": 2,', "manifest.json: not JSON: "),
         (b"\xff\xfe\x00{", "manifest.json: not JSON: "),
         (b"[" * 100_000, "manifest.json: not JSON: "),
         (b"[1]", "manifest.json: must be a JSON object, got list"),
@@ -176,12 +231,12 @@ def test_a_manifest_that_is_no_json_object(content: bytes, text: str, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("version", "shown"), [(2, "2"), (0, "0"), ("1", "'1'"), (True, "True"), (1.0, "1.0"), (None, "None")]
+    ("version", "shown"), [(1, "1"), (3, "3"), (0, "0"), ("2", "'2'"), (True, "True"), (2.0, "2.0"), (None, "None")]
 )
 def test_another_format_version_is_named_before_anything_else(version: Any, shown: str, release_dir: Path) -> None:
     change(release_dir, format_version=version, shape="of a version to come", unknown=1)
     for check in (read_manifest, verify_release):
-        assert refusal(release_dir, check) == f"manifest.json: format_version: {shown} is not supported, only 1"
+        assert refusal(release_dir, check) == f"manifest.json: format_version: {shown} is not supported, only 2"
 
 
 @pytest.mark.parametrize(
@@ -192,6 +247,7 @@ def test_another_format_version_is_named_before_anything_else(version: Any, show
         ({"tau": 0}, "tau: Input should be greater than 0, got 0"),
         ({"tau": float("nan")}, "tau: Input should be a finite number, got nan"),
         ({"row_dtype": "bfloat16"}, "row_dtype: Input should be 'float16' or 'float32', got 'bfloat16'"),
+        ({"item_rows": "raw"}, "item_rows: Input should be 'embedding' or 'projected', got 'raw'"),
         ({"num_items": -1}, "num_items: Input should be greater than or equal to 0, got -1"),
         ({"created": "2026-11-23T10:00:00+01:00"}, "created: Value error, must be a time in UTC"),
         ({"created": "2026-11-23T10:00:00"}, "created: Value error, must be a time in UTC"),

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from model_export.graphs import write_scorer, write_tower
 from ranktower.data.encoder import FeatureEncoder, FieldEncoder, SideEncoder
-from ranktower.embedding_store.codec import ARRAYS, SIDES
+from ranktower.embedding_store.codec import ARRAYS, ROW_DTYPES, ROW_KINDS, SIDES, RowDtype, RowKind
 from ranktower.embedding_store.faiss_index import build_index, pooled_vectors
 from ranktower.embedding_store.local import LocalTable, write_fallback_user
 from ranktower.embedding_store.redis import RedisWriter
@@ -31,10 +31,21 @@ from ranktower.embedding_store.redis_client import RedisOptions
 from ranktower.embedding_store.table_writer import write_table
 from ranktower.models import RankTower, RankTowerConfig
 from ranktower.registry import Registry
-from ranktower.release import Manifest, Shape, hash_files, read_manifest, release_id, release_tag, write_manifest
+from ranktower.release import (
+    SCORERS,
+    Manifest,
+    Shape,
+    export_name,
+    hash_files,
+    read_manifest,
+    release_id,
+    release_tag,
+    write_manifest,
+)
 from ranktower.training.tensors import field_sizes, side_features
 
 MODEL = "demo"
+NUM_USERS = 20
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 ODD_IDS = ('a "quoted" id', "line\nbreak", "ключ-ß-鍵", "back\\slash", "{}:*?[x]", "-", "007", "1e3", "x" * 256)
 USER_COLUMNS = {"country": ["de", "fr", "us"], "tags": [["a"], ["b", "c"], ["a", "d", "c"], []]}
@@ -71,29 +82,38 @@ class BuiltRelease:
                 writer.write_table(side, LocalTable(self.folder / f"{side}s", self.manifest.layout(side)))
             writer.finish()
 
-    def arrays(self, side: str) -> tuple[torch.Tensor, ...]:
-        """The five stored arrays of all rows in the order of ``user_ids`` or ``item_ids``, read off the bytes."""
+    def arrays(self, side: str, *, in_redis: bool = False) -> tuple[torch.Tensor, ...]:
+        """The five arrays of all rows in the order of ``user_ids`` or ``item_ids``: what is stored, read off the bytes
+        of the table, and the rest projected from it by torch. Rows ``in_redis`` hold the multi-embedding alone."""
         layout = self.manifest.layout("user" if side == "user" else "item")
         folder, ids = (self.folder / f"{side}s"), (self.user_ids if side == "user" else self.item_ids)
         positions, present = LocalTable(folder, layout).find(list(ids))
         assert present.all()
         raw = np.fromfile(folder / "rows.bin", dtype=np.uint8).reshape(-1, layout.row_size)[positions]
-        values = raw[:, 8:].copy().view("<f2").astype(np.float32)
+        values = raw[:, 8:].copy().view("<f2" if layout.dtype == "float16" else "<f4").astype(np.float32)
         heads, sizes = layout.heads, [layout.width] + [layout.attention_width] * 4
         parts = np.split(values, np.cumsum([heads * size for size in sizes])[:-1], axis=1)
-        return tuple(torch.from_numpy(p.reshape(-1, heads, s).copy()) for p, s in zip(parts, sizes, strict=True))
+        network = self.blueprint.model.cross_attention
+        if side == "item" and self.manifest.item_rows == "projected" and not in_redis:
+            return tuple(torch.from_numpy(p.reshape(-1, heads, s).copy()) for p, s in zip(parts, sizes, strict=True))
+        embedding = torch.from_numpy(parts[0].reshape(-1, heads, layout.width).copy())
+        with torch.no_grad():
+            return tuple((network.project_users if side == "user" else network.project_items)(embedding))
 
-    def scores(self, user_id: object, item_ids: Sequence[object]) -> NDArray[np.float32]:
+    def scores(self, user_id: object, item_ids: Sequence[object], *, in_redis: bool = False) -> NDArray[np.float32]:
         """Scores of stored items for a stored user, by torch."""
         user = self.user_ids.index(str(user_id))
-        return self.scores_for(tuple(array[user : user + 1] for array in self.arrays("user")), item_ids)
+        arrays = tuple(array[user : user + 1] for array in self.arrays("user"))
+        return self.scores_for(arrays, item_ids, in_redis=in_redis)
 
-    def scores_for(self, user: tuple[torch.Tensor, ...], item_ids: Sequence[object]) -> NDArray[np.float32]:
+    def scores_for(
+        self, user: tuple[torch.Tensor, ...], item_ids: Sequence[object], *, in_redis: bool = False
+    ) -> NDArray[np.float32]:
         """Scores of stored items for a user's arrays ``[1, Hu, *]``, by torch."""
         rows = [self.item_ids.index(str(item)) for item in item_ids]
         with torch.no_grad():
-            scores = self.blueprint.model.score_pairs(user, tuple(a[rows][None] for a in self.arrays("item")))
-        return scores[0].numpy()
+            items = tuple(array[rows][None] for array in self.arrays("item", in_redis=in_redis))
+            return self.blueprint.model.score_pairs(user, items)[0].numpy()
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +133,9 @@ def blueprint(tmp_path_factory: pytest.TempPathFactory) -> Blueprint:
     encoder = FeatureEncoder(SideEncoder(users), SideEncoder(items))
     torch.manual_seed(7)
     model = RankTower(RankTowerConfig(), field_sizes(encoder.user), field_sizes(encoder.item)).eval()
-    write_scorer(model, folder / "scorer.onnx")
+    for kind in ROW_KINDS:
+        for dtype in ROW_DTYPES:
+            write_scorer(model, folder / export_name(kind, dtype), kind=kind, dtype=dtype)
     write_tower(
         model, "user", field_sizes(encoder.user), folder / "user_tower.onnx", bag_slots=encoder.user.max_lengths
     )
@@ -129,7 +151,13 @@ def build_release(blueprint: Blueprint) -> Callable[..., BuiltRelease]:
     """``build_release(root, seed=..., num_items=..., ...)`` publishes a release; other seeds, other scores."""
 
     def build(
-        root: Path, *, seed: int = 0, num_users: int = 20, num_items: int = 300, odd_ids: bool = False
+        root: Path,
+        *,
+        seed: int = 0,
+        num_items: int = 300,
+        odd_ids: bool = False,
+        row_dtype: RowDtype = "float16",
+        item_rows: RowKind = "projected",
     ) -> BuiltRelease:
         random = np.random.default_rng(seed)
         release = release_id(CREATED + timedelta(hours=seed), f"{seed:08x}")
@@ -140,19 +168,23 @@ def build_release(blueprint: Blueprint) -> Callable[..., BuiltRelease]:
             created=CREATED + timedelta(hours=seed),
             shape=Shape(num_user_heads=4, num_item_heads=4, width=32, attention_width=32),
             tau=blueprint.model.similarity.tau.item(),
-            num_users=num_users,
+            row_dtype=row_dtype,
+            item_rows=item_rows,
+            num_users=NUM_USERS,
             num_items=num_items + (len(ODD_IDS) if odd_ids else 0),
             training_run_id="run",
             data_id="data",
             files={},
             fallback_user=True,
         )
-        user_ids = [f"user-{number}" for number in range(num_users)]
+        user_ids = [f"user-{number}" for number in range(NUM_USERS)]
         item_ids = [str(number) for number in range(num_items)] + (list(ODD_IDS) if odd_ids else [])
         folder = Registry(root).staging_dir(MODEL, release)
         folder.mkdir(parents=True)
-        for name in ("scorer.onnx", "user_tower.onnx", "item_tower.onnx", "features.json"):
+        for name in ("user_tower.onnx", "item_tower.onnx", "features.json"):
             shutil.copy(blueprint.folder / name, folder / name)
+        for kind, name in SCORERS.items():
+            shutil.copy(blueprint.folder / export_name(kind, row_dtype), folder / name)
         _write_rows(folder, manifest, blueprint, user_ids=user_ids, item_ids=item_ids, random=random)
         built = BuiltRelease(release, folder, user_ids, item_ids, blueprint, manifest)
         _write_golden(built, random)
@@ -201,8 +233,13 @@ def _write_rows(
 def _write_golden(built: BuiltRelease, random: np.random.Generator) -> None:
     users = random.choice(built.user_ids, 64)
     items = random.choice(built.item_ids, 64)
-    scores = np.concatenate([built.scores(user, [item]) for user, item in zip(users, items, strict=True)])
-    np.savez(built.folder / "golden.npz", user_ids=users, item_ids=items, scores=scores)
+    scores = {
+        name: np.concatenate(
+            [built.scores(user, [item], in_redis=in_redis) for user, item in zip(users, items, strict=True)]
+        )
+        for name, in_redis in (("scores", False), ("embedding_scores", True))
+    }
+    np.savez(built.folder / "golden.npz", user_ids=users, item_ids=items, **scores)
 
 
 @dataclass

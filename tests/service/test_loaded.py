@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -10,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import redis
 
-from ranktower.release import hash_file, read_manifest, write_manifest
+from ranktower.release import FORMAT_VERSION, hash_file, read_manifest, write_manifest
 
 MODEL = "demo"
 CANDIDATES = list(range(100))
@@ -49,7 +51,7 @@ def add_a_file(folder: Path) -> None:
 
 def raise_the_format_version(folder: Path) -> None:
     path = folder / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 2}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": FORMAT_VERSION + 1}))
 
 
 def reseal(folder: Path, name: str, content: bytes) -> None:
@@ -98,6 +100,22 @@ def golden_scores_a_little_off(folder: Path) -> None:
     change_golden(folder, scores=scores)
 
 
+def golden_scores_of_redis_a_little_off(folder: Path) -> None:
+    with np.load(folder / "golden.npz") as file:
+        scores = file["embedding_scores"]
+    scores[5] -= 2e-4 / 0.25
+    change_golden(folder, embedding_scores=scores)
+
+
+def golden_without_the_scores_of_redis(folder: Path) -> None:
+    with np.load(folder / "golden.npz") as file:
+        arrays = {name: file[name] for name in file.files if name != "embedding_scores"}
+    np.savez(folder / "other.npz", **arrays)
+    content = (folder / "other.npz").read_bytes()
+    (folder / "other.npz").unlink()
+    reseal(folder, "golden.npz", content)
+
+
 def golden_scores_nan(folder: Path) -> None:
     with np.load(folder / "golden.npz") as file:
         scores = file["scores"]
@@ -132,6 +150,39 @@ DAMAGE: dict[str, list[Callable[[Path], None]]] = {
     "golden_mismatch": [golden_scores_a_little_off, golden_scores_nan, golden_items_that_are_not_stored],
 }
 CASES = [pytest.param(reason, damage, id=damage.__name__) for reason in DAMAGE for damage in DAMAGE[reason]]
+
+
+@pytest.mark.parametrize(
+    ("items", "damage", "reason"),
+    [
+        ("redis", golden_scores_of_redis_a_little_off, "golden_mismatch"),
+        ("redis", golden_without_the_scores_of_redis, "release_invalid"),
+        ("redis", golden_scores_a_little_off, None),
+        ("local", golden_scores_of_redis_a_little_off, None),
+        ("local", golden_without_the_scores_of_redis, None),
+        ("local+redis", golden_scores_a_little_off, "golden_mismatch"),
+        ("local+redis", golden_scores_of_redis_a_little_off, "golden_mismatch"),
+        ("local+redis", golden_without_the_scores_of_redis, "release_invalid"),
+    ],
+)
+def test_the_pairs_prove_the_rows_that_are_served(
+    build_release: Callable[..., Any], redis_server: Any, start_server: Callable[..., Any], tmp_path: Path,
+    items: str, damage: Callable[[Path], None], reason: str | None,
+) -> None:  # fmt: skip
+    """Rows in Redis hold no projections, so they have scores of their own: no others are compared with them."""
+    built = build_release(tmp_path, seed=8)
+    damage(built.folder)
+    mended = dataclasses.replace(built, manifest=read_manifest(built.folder))
+    with redis.Redis.from_url(redis_server.url) as client:  # of the case before, which had another manifest
+        client.delete(*client.keys(f"ranktower:{MODEL}:{built.release}:*") or ["none"])
+    mended.write_to_redis(redis_server.url)
+    point_at(tmp_path, built.release)
+    server = start_server(tmp_path, STORE__USERS="redis", STORE__ITEMS=items, STORE__REDIS_URL=redis_server.url)
+    if reason is None:
+        server.wait_ready(built.release)
+    else:
+        server.wait_not_ready(reason)
+    assert server.stop() == 0
 
 
 @pytest.fixture(scope="module")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
+import torch
 
 from ranktower.data.encoder import FeatureEncoder, FieldEncoder, SideEncoder
-from ranktower.embedding_store.codec import ARRAYS
+from ranktower.embedding_store.codec import ROW_KINDS
+from ranktower.embedding_store.local import LocalTable
 from ranktower.errors import ConfigError, ReleaseError
 from service.onnx import open_session
-from service.scorer import Scorer, UserTower
+from service.scorer import BLOCK, Scorer, UserTower
 
 ATOL = 4e-5
 
@@ -22,24 +27,107 @@ def rows(release: Any, side: str) -> np.ndarray:
     return np.fromfile(release.folder / f"{side}s" / "rows.bin", dtype=np.uint8).reshape(-1, layout.row_size)
 
 
+@pytest.fixture(scope="module", params=[("float16", "projected"), ("float32", "embedding")], ids="-".join)
+def built(request: pytest.FixtureRequest, build_release: Callable[..., Any], tmp_path_factory: Any) -> Any:
+    """A release of either dtype and either kind of item rows."""
+    dtype, item_rows = request.param
+    return build_release(tmp_path_factory.mktemp("registry"), seed=60, row_dtype=dtype, item_rows=item_rows)
+
+
+def test_scores_are_torchs_for_rows_of_the_table_and_of_redis(built: Any) -> None:
+    scorer = Scorer(built.folder, built.manifest, ROW_KINDS)
+    users = LocalTable(built.folder / "users", built.manifest.layout("user"))
+    items = LocalTable(built.folder / "items", built.manifest.layout("item"))
+    user, item_rows = users.fetch(["user-5"]).raw, items.fetch(built.item_ids).raw
+    scores = scorer.score(user, items.layout, item_rows)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, built.scores("user-5", built.item_ids), atol=ATOL)
+    in_redis = built.manifest.redis_layout("item")
+    scores = scorer.score(user, in_redis, item_rows[:, : in_redis.row_size])
+    np.testing.assert_allclose(scores, built.scores("user-5", built.item_ids, in_redis=True), atol=ATOL)
+
+
+@pytest.mark.parametrize("num_candidates", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 2500])
+def test_a_long_list_scores_like_its_pieces(built: Any, num_candidates: int) -> None:
+    layout = built.manifest.layout("item")
+    scorer = Scorer(built.folder, built.manifest, [layout.kind])
+    user = rows(built, "user")[:1]
+    items = rows(built, "item")[np.random.default_rng(1).integers(0, 300, num_candidates)]
+    whole = scorer.score(user, layout, items)
+    assert whole.shape == (num_candidates,)
+    assert np.isfinite(whole).all()
+    for size in (100, 333, 1000):
+        pieces = [scorer.score(user, layout, items[start : start + size]) for start in range(0, num_candidates, size)]
+        np.testing.assert_allclose(np.concatenate([[], *pieces]), whole, atol=ATOL)
+
+
 def test_larger_requests_after_smaller_ones_and_the_other_way_round(release: Any) -> None:
-    """The buffers grow and are reused; no request sees another's rows."""
-    scorer = Scorer(release.folder, release.manifest)
-    user = scorer.user_arrays(rows(release, "user")[:1])
-    items = rows(release, "item")
-    whole = scorer.score(user, items).copy()
+    """No request sees another's rows, and none changes what an earlier one was given."""
+    layout = release.manifest.layout("item")
+    scorer = Scorer(release.folder, release.manifest, [layout.kind])
+    user, items = rows(release, "user")[:1], rows(release, "item")
+    whole = scorer.score(user, layout, items)
+    before = whole.copy()
     for start, stop in ((0, 1), (5, 300), (0, 0), (299, 300), (0, len(items))):
-        np.testing.assert_allclose(scorer.score(user, items[start:stop]), whole[start:stop], atol=ATOL)
+        np.testing.assert_allclose(scorer.score(user, layout, items[start:stop]), whole[start:stop], atol=ATOL)
     many = np.tile(items, (8, 1))
-    np.testing.assert_allclose(scorer.score(user, many), np.tile(whole, 8), atol=ATOL)
-    np.testing.assert_allclose(scorer.score(user, items[:3]), whole[:3], atol=ATOL)
+    np.testing.assert_allclose(scorer.score(user, layout, many), np.tile(whole, 8), atol=ATOL)
+    np.testing.assert_allclose(scorer.score(user, layout, items[:3]), whole[:3], atol=ATOL)
+    np.testing.assert_array_equal(whole, before)
+
+
+def test_rows_of_another_size_are_refused(release: Any) -> None:
+    scorer = Scorer(release.folder, release.manifest, ROW_KINDS)
+    user, items = rows(release, "user")[:1], rows(release, "item")[:2]
+    with pytest.raises(ValueError, match=r"^raw: shape \(2, 1288\), expected \(2, 264\)$"):
+        scorer.score(user, release.manifest.redis_layout("item"), items)
+    with pytest.raises(ValueError, match=r"^raw: shape \(1, 1288\), expected \(1, 264\)$"):
+        scorer.score(items[:1], release.manifest.layout("item"), items)
+
+
+def test_only_the_graphs_of_the_stores_are_opened(release: Any, tmp_path: Path) -> None:
+    (tmp_path / "embedding_scorer.onnx").write_bytes((release.folder / "embedding_scorer.onnx").read_bytes())
+    Scorer(tmp_path, release.manifest, ["embedding", "embedding"])
+    with pytest.raises(ReleaseError, match=r"/scorer.onnx: cannot be run: "):
+        Scorer(tmp_path, release.manifest, ["embedding", "projected"])
+
+
+@pytest.mark.parametrize("number", ["1", "3"])
+def test_a_graph_that_gives_another_number_of_scores(release: Any, tmp_path: Path, number: str) -> None:
+    text = f"""<ir_version: 8, opset_import: ["" : 18]>
+    wrong (float16[1, 132] user_rows, float16[n, 644] item_rows) => (float[m] scores)
+    <float[{number}] fixed = {{{", ".join("0" * int(number))}}}> {{ scores = Identity (fixed) }}"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "scorer.onnx")
+    scorer = Scorer(tmp_path, release.manifest, ["projected"])
+    with pytest.raises(ReleaseError, match=rf"^the scorer gives scores of shape \({number},\) for 2 candidates$"):
+        scorer.score(rows(release, "user")[:1], release.manifest.layout("item"), rows(release, "item")[:2])
+
+
+def test_a_computed_user_is_rounded_like_a_stored_one(built: Any) -> None:
+    """The tower's row is a stored row to the byte: the tag, then the multi-embedding in the release's dtype."""
+    layout = built.manifest.layout("user")
+    tower = UserTower(built.folder, layout)
+    feed = tower.encode({"country": "de", "age": 25, "tags": ["a", "d"]})
+    row = tower.compute(feed)
+    assert row.shape == (1, 8 + (2 if layout.dtype == "float16" else 4) * 4 * 32)
+    session = onnxruntime.InferenceSession(str(built.folder / "user_tower.onnx"), providers=["CPUExecutionProvider"])
+    (embedding,) = session.run(["user_embedding"], dict(feed))
+    assert embedding.shape == (1, 4, 32)
+    stored = np.dtype(layout.dtype).newbyteorder("<")
+    assert row.tobytes() == bytes.fromhex(built.manifest.tag) + embedding.astype(stored).tobytes()
+    scores = Scorer(built.folder, built.manifest, [built.manifest.item_rows]).score(
+        row,
+        built.manifest.layout("item"),
+        LocalTable(built.folder / "items", built.manifest.layout("item")).fetch([7]).raw,
+    )
+    with torch.no_grad():
+        rounded = torch.from_numpy(embedding.astype(stored).astype(np.float32))
+        user = built.blueprint.model.cross_attention.project_users(rounded)
+    np.testing.assert_allclose(scores, built.scores_for(tuple(user), [7]), atol=ATOL)
 
 
 def test_the_tower_takes_what_the_encoder_gives(release: Any) -> None:
-    tower = UserTower(release.folder)
-    arrays = tower.compute(tower.encode({"country": "de", "age": 25, "tags": ["a", "d"]}))
-    assert list(arrays) == list(ARRAYS)
-    assert all(array.shape == (1, 4, 32) and array.dtype == np.float32 for array in arrays.values())
+    tower = UserTower(release.folder, release.manifest.layout("user"))
     with pytest.raises(ConfigError, match="unknown feature 'size' = 3"):
         tower.encode({"size": 3})
 
@@ -49,7 +137,7 @@ def test_features_of_another_model(release: Any, tmp_path: Path) -> None:
     FeatureEncoder(other, other).save(tmp_path / "features.json")
     (tmp_path / "user_tower.onnx").write_bytes((release.folder / "user_tower.onnx").read_bytes())
     with pytest.raises(ReleaseError, match=r"user_tower.onnx: inputs are .*'tags_values'.*expected .*'words_values'"):
-        UserTower(tmp_path)
+        UserTower(tmp_path, release.manifest.layout("user"))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x07"])
@@ -65,6 +153,5 @@ def test_a_graph_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_graph_without_the_output(release: Any) -> None:
-    inputs = [f"{side}_{array}" for side in ("user", "item") for array in ARRAYS]
     with pytest.raises(ReleaseError, match=r"scorer.onnx: outputs \['labels'\] are missing"):
-        open_session(release.folder / "scorer.onnx", inputs=inputs, outputs=["scores", "labels"])
+        open_session(release.folder / "scorer.onnx", inputs=["user_rows", "item_rows"], outputs=["scores", "labels"])

@@ -38,6 +38,17 @@ def test_a_wrong_configuration_is_one_line_and_exit_status_2(tmp_path: Path) -> 
     assert done.stderr == ("ranktower serve: http.port: Input should be less than or equal to 65535, got 70000\n")
 
 
+def test_the_parent_of_several_workers_imports_nothing_that_serves() -> None:
+    """What only the workers use would double the time until they are ready, and lie in memory once more."""
+    code = """
+import sys
+import service.serve
+loaded = set(sys.modules) & {"numpy", "onnxruntime", "faiss", "redis", "fastapi", "prometheus_client"}
+assert not loaded, loaded
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_help_names_every_option() -> None:
     done = run("--help")
     assert done.returncode == 0
@@ -113,8 +124,9 @@ def children(pid: int) -> list[int]:
     return found
 
 
+@pytest.mark.parametrize(("verify", "workers"), [("background", "1"), ("background", "2"), ("before_serving", "1")])
 def test_a_large_release_being_verified_does_not_delay_the_stop(
-    build_release: Callable[..., Any], start_server: Callable[..., Any], tmp_path: Path
+    build_release: Callable[..., Any], start_server: Callable[..., Any], tmp_path: Path, verify: str, workers: str
 ) -> None:
     first, large = build_release(tmp_path, seed=1), build_release(tmp_path, seed=2)
     first.promote()
@@ -126,9 +138,12 @@ def test_a_large_release_being_verified_does_not_delay_the_stop(
     entry = FileEntry(sha256="0" * 64, size_bytes=size_bytes)
     files = {"large.bin": entry} | large.manifest.files
     write_manifest(large.folder, large.manifest.model_copy(update={"files": files}))
-    server = start_server(tmp_path)
+    server = start_server(tmp_path, "--workers", workers, RELEASE__VERIFY=verify)
+    if verify == "background":
+        server.wait_ready(large.release)
     time.sleep(0.5)
-    assert server.client.get("/readyz").json()["error_type"] == "loading"
+    if verify == "before_serving":
+        assert server.client.get("/readyz").json()["error_type"] == "loading"
     start = time.monotonic()
     assert server.stop() == 0
     assert time.monotonic() - start < 4

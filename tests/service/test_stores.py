@@ -12,22 +12,25 @@ import numpy as np
 import pytest
 import redis
 
+from ranktower.embedding_store.protocol import StoreUnavailableError
 from ranktower.embedding_store.redis import pointer_key, write_pointer
 from ranktower.embedding_store.redis_client import RedisOptions
 from ranktower.registry import Pointer, Registry
 from ranktower.release import hash_files, read_manifest, write_manifest
+from service.settings import StoreSettings
+from service.stores import ReleaseStore
 
 MODEL = "demo"
 CANDIDATES = [5, "17", 250, "nowhere", 5]
 ATOL = 4e-5
 
 
-def assert_right(body: dict[str, Any], release: Any) -> None:
-    """Scores of CANDIDATES for user-1 are torch's."""
+def assert_right(body: dict[str, Any], release: Any, *, in_redis: bool = False) -> None:
+    """Scores of CANDIDATES for user-1 are torch's on the rows of the table, or on those of Redis."""
     assert body["user"] == "PRESENT"
     assert body["missing"] == [3]
     known = [score for score in body["scores"] if score is not None]
-    np.testing.assert_allclose(known, release.scores("user-1", [5, 17, 250, 5]), atol=ATOL)
+    np.testing.assert_allclose(known, release.scores("user-1", [5, 17, 250, 5], in_redis=in_redis), atol=ATOL)
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +50,90 @@ def test_either_side_in_redis_gives_the_same_scores(
         stored.folder.parent.parent, STORE__USERS=users, STORE__ITEMS=items, STORE__REDIS_URL=redis_server.url
     )
     server.wait_ready(stored.release)
-    assert_right(server.score("user-1", CANDIDATES).json(), stored)
+    in_redis = items == "redis"
+    assert_right(server.score("user-1", CANDIDATES).json(), stored, in_redis=in_redis)
     odd = [item for item in stored.item_ids if not item.isdigit()]
-    np.testing.assert_allclose(server.score("user-1", odd).json()["scores"], stored.scores("user-1", odd), atol=ATOL)
+    expected = stored.scores("user-1", odd, in_redis=in_redis)
+    np.testing.assert_allclose(server.score("user-1", odd).json()["scores"], expected, atol=ATOL)
     body = server.score("user-1", []).json()
     assert (body["scores"], body["user"]) == ([], "PRESENT")
     body = server.score("nobody\u0000", ["", "1\u0000", "y" * 257]).json()
     assert (body["missing"], body["user"]) == ([0, 1, 2], "FALLBACK")
     assert server.stop() == 0
+
+
+def test_a_request_is_one_command_where_both_sides_are_in_redis(
+    stored: Any, start_redis: Callable[..., Any], start_server: Callable[..., Any]
+) -> None:
+    own = start_redis()
+    stored.write_to_redis(own.url)
+    server = start_server(
+        stored.folder.parent.parent, STORE__USERS="redis", STORE__ITEMS="redis", STORE__REDIS_URL=own.url
+    )
+    server.wait_ready(stored.release)
+    with redis.Redis.from_url(own.url) as client:
+        client.config_resetstat()
+        assert_right(server.score("user-1", CANDIDATES).json(), stored, in_redis=True)
+        assert server.score("nobody", list(range(300)), user_features={"country": "fr"}).json()["user"] == "COMPUTED"
+        assert_right(server.score("user-1", CANDIDATES).json(), stored, in_redis=True)
+        commands = {name: of["calls"] for name, of in client.info("commandstats").items()}
+    assert commands.pop("cmdstat_mget") == 3
+    # What this test's own client does is all there is besides.
+    assert not {name for name in commands if name.startswith(("cmdstat_get", "cmdstat_hget", "cmdstat_exists"))}
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("row_dtype", ["float16", "float32"])
+@pytest.mark.parametrize("items", ["local", "local+redis"])
+def test_a_table_of_multi_embeddings_alone(
+    build_release: Callable[..., Any], redis_server: Any, start_server: Callable[..., Any], tmp_path: Path,
+    items: str, row_dtype: str,
+) -> None:  # fmt: skip
+    built = build_release(tmp_path, seed=25, row_dtype=row_dtype, item_rows="embedding")
+    built.promote()
+    built.write_to_redis(redis_server.url)
+    itemsize = 2 if row_dtype == "float16" else 4
+    assert (built.folder / "items" / "rows.bin").stat().st_size == 300 * (8 + itemsize * 4 * 32)
+    prefix = f"ranktower:{MODEL}:{built.release}:i:"
+    redis_server.command("copy", prefix + "17", prefix + "brand-new", "replace")
+    server = start_server(tmp_path, STORE__ITEMS=items, STORE__REDIS_URL=redis_server.url)
+    server.wait_ready(built.release)
+    assert server.client.get("/v1/release").json()["item_rows"] == "embedding"
+    assert_right(server.score("user-1", CANDIDATES).json(), built)
+    body = server.score("user-1", ["brand-new", 5]).json()
+    assert body["missing"] == ([0] if items == "local" else [])
+    if not body["missing"]:
+        np.testing.assert_allclose(body["scores"], built.scores("user-1", [17, 5]), atol=ATOL)
+    ranked = server.client.post("/v1/rank", json={"user_id": "user-1", "num_candidates": 20}).json()["items"]
+    expected = built.scores("user-1", [item["id"] for item in ranked])
+    np.testing.assert_allclose([item["score"] for item in ranked], expected, atol=ATOL)
+    assert server.stop() == 0
+
+
+async def test_which_store_answers_and_what_its_rows_hold(release: Any) -> None:
+    def opened(users: str, items: str) -> ReleaseStore:
+        chosen = StoreSettings.model_validate({"users": users, "items": items, "redis_url": "redis://127.0.0.1:1"})
+        return ReleaseStore(chosen, release.folder, release.manifest)
+
+    local = opened("local", "local")
+    assert (local.one_trip, local.item_row_kinds) == (False, ("projected",))
+    found = local.find("user-1", [5, "nowhere"])
+    assert found is not None
+    assert (found.user.layout.kind, found.user.present.tolist()) == ("embedding", [True])
+    (items,) = found.items
+    assert (items.layout.kind, items.present.tolist()) == ("projected", [True, False])
+    with pytest.raises(RuntimeError, match="no store holds both sides"):
+        await local.fetch_both("user-1", [5], timeout_s=1.0)
+    in_redis = opened("redis", "redis")
+    assert (in_redis.one_trip, in_redis.item_row_kinds) == (True, ("embedding",))
+    mixed = opened("redis", "local+redis")
+    assert (mixed.one_trip, mixed.item_row_kinds) == (False, ("projected", "embedding"))
+    for store in (in_redis, mixed, opened("redis", "local"), opened("local", "redis")):
+        assert store.find("user-1", [5]) is None
+        with pytest.raises(StoreUnavailableError):
+            await store.check()
+        await store.close()
+    await local.close()
 
 
 def test_redis_is_asked_for_the_items_the_release_lacks(
@@ -67,7 +146,10 @@ def test_redis_is_asked_for_the_items_the_release_lacks(
     redis_server.command("copy", prefix + "17", prefix + "brand-new")
     body = server.score("user-1", ["nowhere", "brand-new", 5, "brand-new", 250]).json()
     assert body["missing"] == [0]
-    np.testing.assert_allclose(body["scores"][1:], stored.scores("user-1", [17, 5, 17, 250]), atol=ATOL)
+    # Rows of two kinds in one answer, each with the score of what it holds.
+    new = stored.scores("user-1", [17], in_redis=True).tolist()
+    known = stored.scores("user-1", [5, 250]).tolist()
+    np.testing.assert_allclose(body["scores"][1:], [*new, known[0], *new, known[1]], atol=ATOL)
     redis_server.command("del", prefix + "brand-new")
     assert server.score("user-1", ["brand-new", 5]).json()["missing"] == [0]
     assert server.stop() == 0
@@ -97,8 +179,8 @@ def test_a_score_that_is_not_a_number_never_leaves(
 ) -> None:
     server = start_server(stored.folder.parent.parent, STORE__ITEMS="local+redis", STORE__REDIS_URL=redis_server.url)
     server.wait_ready(stored.release)
-    layout = stored.manifest.layout("item")
-    rows = {"nan": np.full(640, np.nan, "<f2"), "inf": np.full(640, np.inf, "<f2")}
+    layout = stored.manifest.redis_layout("item")
+    rows = {"nan": np.full(128, np.nan, "<f2"), "inf": np.full(128, np.inf, "<f2")}
     with redis.Redis.from_url(redis_server.url) as client:
         for name, values in rows.items():
             client.set(f"ranktower:{MODEL}:{stored.release}:i:{name}", layout.tag + values.tobytes())

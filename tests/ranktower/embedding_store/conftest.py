@@ -38,7 +38,7 @@ def write_items() -> Callable[..., None]:
 
     def write(options: RedisOptions, manifest: Manifest, ids: list[Any], arrays: dict[str, Any]) -> None:
         with RedisWriter(options, manifest) as writer:
-            writer.write("item", ids, manifest.layout("item").encode(arrays))
+            writer.write("item", ids, manifest.redis_layout("item").encode(arrays))
             writer.finish()
 
     return write

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,31 +18,86 @@ TAG = b"\x01\x02\x03\x04\x05\x06\x07\xff"
 Arrays = dict[str, NDArray[np.float32]]
 LAYOUT = RowLayout(heads=2, width=3, attention_width=4, dtype="float16", tag=TAG)
 WIDE = RowLayout(heads=2, width=3, attention_width=4, dtype="float32", tag=TAG)
+SHORT, SHORT_WIDE = replace(LAYOUT, kind="embedding"), replace(WIDE, kind="embedding")
+OF_KIND = {"embedding": ("embedding",), "projected": ("embedding", "query", "key", "value", "gate")}
 
 
-def read_by_the_specification(row: bytes, *, heads: int, width: int, attention_width: int, letter: str) -> Arrays:
-    """docs/formats.md in ten lines of struct: the tag, then five arrays in C order, little-endian."""
+def read_by_the_specification(row: bytes, kind: str, *, letter: str) -> Arrays:
+    """docs/formats.md in ten lines of struct: the tag, then the kind's arrays in C order, little-endian; H = 2, D = 3,
+    A = 4."""
     assert row[:8] == TAG
     offset, arrays = 8, {}
-    for array in ("embedding", "query", "key", "value", "gate"):
-        columns = width if array == "embedding" else attention_width
-        values = struct.unpack_from(f"<{heads * columns}{letter}", row, offset)
-        offset += heads * columns * struct.calcsize(f"<{letter}")
-        arrays[array] = np.array(values, dtype=np.float32).reshape(heads, columns)
+    for array in OF_KIND[kind]:
+        columns = 3 if array == "embedding" else 4
+        values = struct.unpack_from(f"<{2 * columns}{letter}", row, offset)
+        offset += 2 * columns * struct.calcsize(f"<{letter}")
+        arrays[array] = np.array(values, dtype=np.float32).reshape(2, columns)
     assert offset == len(row)
     return arrays
 
 
-@pytest.mark.parametrize(("layout", "letter"), [(LAYOUT, "e"), (WIDE, "f")])
+@pytest.mark.parametrize(("layout", "letter"), [(LAYOUT, "e"), (WIDE, "f"), (SHORT, "e"), (SHORT_WIDE, "f")])
 def test_a_reader_without_project_code_reads_the_rows(
     layout: RowLayout, letter: str, random_arrays: Callable[..., Arrays]
 ) -> None:
     arrays = random_arrays(layout, 5)
     raw = layout.encode(arrays)
     for number, row in enumerate(raw):
-        read = read_by_the_specification(row.tobytes(), heads=2, width=3, attention_width=4, letter=letter)
-        for array in ARRAYS:
-            np.testing.assert_array_equal(read[array], arrays[array][number])
+        read = read_by_the_specification(row.tobytes(), layout.kind, letter=letter)
+        assert layout.arrays == tuple(read)
+        for array, values in read.items():
+            np.testing.assert_array_equal(values, arrays[array][number])
+
+
+@pytest.mark.parametrize(("layout", "short", "size"), [(LAYOUT, SHORT, 2), (WIDE, SHORT_WIDE, 4)])
+def test_an_embedding_row_is_the_beginning_of_the_projected_row(
+    layout: RowLayout, short: RowLayout, size: int, random_arrays: Callable[..., Arrays]
+) -> None:
+    arrays = random_arrays(layout, 6)
+    whole, beginning = layout.encode(arrays), short.encode(arrays)
+    assert beginning.shape == (6, 8 + size * 2 * 3)
+    for number in range(6):
+        expected = TAG + arrays["embedding"][number].astype(f"<f{size}").tobytes()
+        assert beginning[number].tobytes() == whole[number].tobytes()[: len(expected)] == expected
+
+
+def test_a_row_without_projections_needs_none(random_arrays: Callable[..., Arrays]) -> None:
+    arrays = random_arrays(LAYOUT, 3)
+    alone = SHORT.encode({"embedding": arrays["embedding"]})
+    # What is given besides is left out, whatever it is.
+    np.testing.assert_array_equal(SHORT.encode(arrays | {"key": np.full(1, np.nan), "more": np.zeros(0)}), alone)
+    with pytest.raises(ValueError, match=r"^arrays: embedding missing; a row has embedding$"):
+        SHORT.encode({"key": arrays["key"]})
+
+
+@pytest.mark.parametrize(
+    ("layout", "dtype", "tag_values"),
+    [(LAYOUT, "<f2", 4), (WIDE, "<f4", 2), (SHORT, "<f2", 4), (SHORT_WIDE, "<f4", 2)],
+)
+def test_values_are_the_rows_themselves_seen_as_numbers(
+    layout: RowLayout, dtype: str, tag_values: int, random_arrays: Callable[..., Arrays]
+) -> None:
+    arrays = random_arrays(layout, 4)
+    raw = layout.encode(arrays)
+    values = layout.values(raw)
+    assert values.dtype == np.dtype(dtype)
+    assert values.shape == (4, layout.row_size // np.dtype(dtype).itemsize)
+    assert np.shares_memory(values, raw)
+    np.testing.assert_array_equal(values[:, tag_values : tag_values + 6], arrays["embedding"].reshape(4, 6))
+    np.testing.assert_array_equal(values[:, :tag_values].view(np.uint8), np.tile(np.frombuffer(TAG, np.uint8), (4, 1)))
+    read_only = np.frombuffer(raw.tobytes(), dtype=np.uint8).reshape(raw.shape)  # as a store's answer is
+    np.testing.assert_array_equal(layout.values(read_only)[:, tag_values:], values[:, tag_values:])
+    assert layout.values(raw[:0]).shape == (0, values.shape[1])
+
+
+@pytest.mark.parametrize("layout", [LAYOUT, SHORT_WIDE])
+def test_values_of_rows_of_another_size_are_refused(layout: RowLayout) -> None:
+    size = layout.row_size
+    for wrong in (size - 2, size + 2, 0):
+        with pytest.raises(ValueError, match=rf"^raw: shape \(3, {wrong}\), expected \(3, {size}\)$"):
+            layout.values(np.zeros((3, wrong), dtype=np.uint8))
+    with pytest.raises(ValueError, match=rf"^raw: shape \({size},\), expected \({size}, {size}\)$"):
+        layout.values(np.zeros(size, dtype=np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -51,18 +107,22 @@ def test_a_reader_without_project_code_reads_the_rows(
         (WIDE, 8 + 4 * 2 * (3 + 16)),
         (RowLayout(4, 32, 32, "float16", TAG), 1288),
         (RowLayout(4, 32, 32, "float32", TAG), 2568),
+        (SHORT, 8 + 2 * 2 * 3),
+        (SHORT_WIDE, 8 + 4 * 2 * 3),
+        (RowLayout(4, 32, 32, "float16", TAG, kind="embedding"), 264),
+        (RowLayout(4, 32, 32, "float32", TAG, kind="embedding"), 520),
     ],
 )
 def test_row_size(layout: RowLayout, size: int) -> None:
     assert layout.row_size == size
 
 
-@pytest.mark.parametrize("layout", [LAYOUT, WIDE])
+@pytest.mark.parametrize("layout", [LAYOUT, WIDE, SHORT, SHORT_WIDE])
 def test_decode_is_the_inverse_of_encode(layout: RowLayout, random_arrays: Callable[..., Arrays]) -> None:
     arrays = random_arrays(layout, 7)
     decoded = layout.decode(layout.encode(arrays))
-    assert list(decoded) == list(ARRAYS)
-    for array in ARRAYS:
+    assert tuple(decoded) == OF_KIND[layout.kind]
+    for array in decoded:
         assert decoded[array].dtype == np.float32
         assert decoded[array].flags.c_contiguous
         np.testing.assert_array_equal(decoded[array], arrays[array])
@@ -76,19 +136,6 @@ def test_float16_rows_hold_the_nearest_half(random_arrays: Callable[..., Arrays]
         np.testing.assert_allclose(decoded[array], arrays[array], rtol=2.0**-11, atol=2.0**-25)
 
 
-@pytest.mark.parametrize("layout", [LAYOUT, WIDE])
-def test_decode_into_given_arrays(layout: RowLayout, random_arrays: Callable[..., Arrays]) -> None:
-    arrays = random_arrays(layout, 3)
-    out = layout.empty(5)
-    for values in out.values():
-        values.fill(-7.0)
-    decoded = layout.decode(layout.encode(arrays), out)
-    for array in ARRAYS:
-        assert np.shares_memory(decoded[array], out[array])
-        np.testing.assert_array_equal(out[array][:3], arrays[array])
-        assert (out[array][3:] == -7.0).all()
-
-
 def test_decode_does_not_write_to_the_rows(random_arrays: Callable[..., Arrays]) -> None:
     raw = LAYOUT.encode(random_arrays(LAYOUT, 3))
     before = raw.copy()
@@ -97,16 +144,18 @@ def test_decode_does_not_write_to_the_rows(random_arrays: Callable[..., Arrays])
     np.testing.assert_array_equal(raw, before)
 
 
-@pytest.mark.parametrize("layout", [LAYOUT, WIDE])
+@pytest.mark.parametrize("layout", [LAYOUT, WIDE, SHORT, SHORT_WIDE])
 def test_no_rows(layout: RowLayout, random_arrays: Callable[..., Arrays]) -> None:
     raw = layout.encode(random_arrays(layout, 0))
     assert raw.shape == (0, layout.row_size)
-    assert layout.decode(raw)["key"].shape == (0, 2, 4)
+    assert layout.decode(raw)["embedding"].shape == (0, 2, 3)
     assert layout.valid(raw).shape == (0,)
-    nothing = layout.decode_values([])
-    assert nothing.raw.shape == (0, layout.row_size)
-    assert nothing.present.shape == (0,)
-    assert nothing.present.dtype == np.bool_
+    for nothing in (layout.decode_values([]), layout.no_rows(0)):
+        assert nothing.layout == layout
+        assert nothing.raw.shape == (0, layout.row_size)
+        assert nothing.present.shape == (0,)
+        assert nothing.present.dtype == np.bool_
+    assert layout.no_rows(3).present.tolist() == [False] * 3
 
 
 def test_valid_sees_a_change_in_each_byte_of_the_tag(random_arrays: Callable[..., Arrays]) -> None:
@@ -123,6 +172,7 @@ def test_decode_values_leaves_out_what_is_no_row(random_arrays: Callable[..., Ar
     found = LAYOUT.decode_values(values)
     assert found.present.tolist() == [False, True, False, True, False, False, False, False, True]
     assert [row.tobytes() for row in found.raw] == [rows[2], rows[0], rows[1]]
+    assert found.layout == LAYOUT
     assert found.num_rejected == 4  # too short, other tag, too long, empty; the two absent ones are not rejected
 
 
@@ -132,6 +182,15 @@ def test_decode_values_with_no_row_at_all(values: list[bytes | None]) -> None:
     assert found.raw.shape == (0, LAYOUT.row_size)
     assert not found.present.any()
     assert found.num_rejected == sum(value is not None for value in values)
+
+
+def test_a_row_of_the_other_kind_is_no_row(random_arrays: Callable[..., Arrays]) -> None:
+    arrays = random_arrays(LAYOUT, 1)
+    whole, beginning = LAYOUT.encode(arrays)[0].tobytes(), SHORT.encode(arrays)[0].tobytes()
+    for layout, good, other in ((LAYOUT, whole, beginning), (SHORT, beginning, whole)):
+        found = layout.decode_values([other, good])
+        assert found.present.tolist() == [False, True]
+        assert found.num_rejected == 1
 
 
 def test_bytes_that_look_like_two_rows_are_not_two_rows(random_arrays: Callable[..., Arrays]) -> None:
@@ -187,6 +246,7 @@ def test_decode_refuses_rows_of_another_size() -> None:
         ({"attention_width": 0}, "attention_width must be at least 1, got 0"),
         ({"dtype": "bfloat16"}, "dtype must be one of float16, float32, got 'bfloat16'"),
         ({"tag": b"short"}, "tag must have 8 bytes, got 5"),
+        ({"kind": "raw"}, "kind must be one of embedding, projected, got 'raw'"),
     ],
 )
 def test_a_layout_no_row_can_have(changes: dict[str, Any], text: str) -> None:

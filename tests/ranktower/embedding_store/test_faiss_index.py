@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
@@ -62,6 +63,57 @@ def test_approximate_indexes_find_most(factory: str, tmp_path: Path) -> None:
         best = np.argsort(-(vectors @ centre))[:10]
         hits += len(set(best.tolist()) & set(search(index, centre, 10).tolist()))
     assert hits >= 0.9 * 160
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat", "HNSW16"])
+def test_a_mapped_index_finds_what_one_in_memory_finds(factory: str, tmp_path: Path) -> None:
+    build_index(tmp_path / "index", VECTORS, factory=factory)
+    mapped = load_index(tmp_path / "index", num_items=500, width=8)
+    in_memory = faiss.read_index(str(tmp_path / "index"))
+    for query in VECTORS[:50]:
+        assert search(mapped, query, 30).tolist() == search(in_memory, query, 30).tolist()
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF64,Flat"])
+def test_the_vectors_of_an_open_index_are_the_files(factory: str, tmp_path: Path) -> None:
+    """As many processes as there are share one copy: the mapping names the file, and no memory of its own grows."""
+    vectors = RNG.standard_normal((100_000, 32)).astype(np.float32)
+    build_index(tmp_path / "index", vectors, factory=factory)
+    before = own_memory_bytes()
+    index = load_index(tmp_path / "index", num_items=100_000, width=32)
+    for vector in vectors[:20]:
+        search(index, vector, 10)
+    assert str(tmp_path / "index") in Path("/proc/self/maps").read_text()
+    assert own_memory_bytes() - before < vectors.nbytes / 4
+
+
+def own_memory_bytes() -> int:
+    """Memory of this process alone that no file stands behind."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Anonymous:"))
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat", "HNSW16"])
+def test_an_index_that_was_cut_off_anywhere(factory: str, tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    build_index(path, VECTORS, factory=factory)
+    content = path.read_bytes()
+    for length in range(0, len(content), 997):
+        path.write_bytes(content[:length])
+        with pytest.raises(ReleaseError, match=r"index: not a FAISS index: "):
+            load_index(path, num_items=500, width=8)
+
+
+def test_a_damaged_list_never_names_a_row_that_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    build_index(path, VECTORS, factory="IVF1,Flat")
+    content = path.read_bytes()
+    numbers = np.arange(500, dtype=np.int64).tobytes()
+    assert content.count(numbers) == 1
+    far = np.arange(500, dtype=np.int64)
+    far[BEST[0]] = 1 << 40
+    path.write_bytes(content.replace(numbers, far.tobytes()))
+    assert search(load_index(path, num_items=500, width=8), QUERY, 5).tolist() == BEST[1:5].tolist()
 
 
 def test_the_same_vectors_give_the_same_bytes(tmp_path: Path) -> None:

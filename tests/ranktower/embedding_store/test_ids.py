@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ranktower.embedding_store.ids import IdIndex, canonical_texts, encode_ids, parse_integers, table_keys
+from ranktower.embedding_store.slots import build_slots
 from ranktower.errors import DataError
 
 INT64_MAX, INT64_MIN = 2**63 - 1, -(2**63)
@@ -27,14 +28,17 @@ NOT_THERE = [
 
 
 def index_of(ids: list[Any]) -> IdIndex:
-    return IdIndex(np.sort(table_keys(ids, source="test")))
+    keys = np.sort(table_keys(ids, source="test"))
+    return IdIndex(keys, build_slots(keys))
 
 
 def found(index: IdIndex, ids: list[Any]) -> list[str | None]:
-    """The canonical id of what is found for each of ``ids``, None where nothing is."""
+    """The canonical id of what is found for each of ``ids``, None where nothing is; alone as among others."""
     rows, present = index.find(ids)
-    texts = iter(index.texts(rows))
-    return [next(texts) if one else None for one in present]
+    remaining = iter(rows.tolist())
+    places = [next(remaining) if one else None for one in present]
+    assert [index.find_one(one) for one in ids] == places
+    return [None if place is None else index.texts(slice(place, place + 1))[0] for place in places]
 
 
 @pytest.mark.parametrize(
@@ -64,6 +68,39 @@ def test_what_is_not_there_is_missing_from_a_table_of_strings(other: Any) -> Non
     assert found(index, ["b", other, "abcdef"]) == ["b", None, "abcdef"]
 
 
+@pytest.mark.parametrize("width", [1, 7, 8, 9, 15, 16, 17, 255, 256])
+def test_ids_as_long_as_the_keys_or_one_byte_longer(width: int) -> None:
+    index = index_of(["k" * width, "other"])
+    padded_width = max(-(-width // 8) * 8, 8)
+    wanted = ["k" * length for length in (width - 1, width, width + 1, padded_width, padded_width + 1, 1000)]
+    assert found(index, wanted) == [one if len(one) == width else None for one in wanted]
+
+
+@pytest.mark.parametrize("odd", ["", "a\0", "\ud800", None, 7, "é", "x" * 300, "b", "last"])
+@pytest.mark.parametrize("place", [0, 500, 999])
+def test_one_odd_id_changes_no_other(odd: Any, place: int) -> None:
+    """Whatever makes a request leave the fast path, the 999 others are found as before."""
+    names = [f"item-{number}" for number in range(1000)]
+    index = index_of([*names, "7", "é"])
+    wanted: list[Any] = [*names[:place], odd, *names[place + 1 :]]
+    expected: list[Any] = [*names[:place], str(odd) if odd in (7, "é") else None, *names[place + 1 :]]
+    assert found(index, wanted) == expected
+
+
+@pytest.mark.parametrize("odd", ["", "0", "-3", "03", "-", "1,2", ",", "7\0", "\ud800", None, 7, 2**63, "9" * 19, True])
+@pytest.mark.parametrize("place", [0, 500, 999])
+@pytest.mark.parametrize("kind", [int, str])
+def test_one_odd_id_changes_no_other_integer(
+    odd: Any, place: int, kind: type, recwarn: pytest.WarningsRecorder
+) -> None:
+    index = index_of([*range(1000, 2000), 0, -3, 7])
+    numbers = [kind(number) for number in range(1000, 2000)]
+    wanted: list[Any] = [*numbers[:place], odd, *numbers[place + 1 :]]
+    expected = [str(one) for one in numbers]
+    expected[place] = str(odd) if odd in ("0", "-3", 7) and odd is not True else None  # type: ignore[call-overload]
+    assert found(index, wanted) == expected
+
+
 def test_leading_zeros_make_another_id() -> None:
     index = index_of(["012", "12", "1e3"])
     assert found(index, ["012", 12, "1e3", 1000]) == ["012", "12", "1e3", None]
@@ -77,7 +114,7 @@ def test_the_ends_of_int64(number: int) -> None:
 
 def test_integers_beyond_int64_make_a_table_of_strings() -> None:
     keys = table_keys([12, 2**64], source="test")
-    assert keys.dtype == np.dtype("S20")
+    assert keys.dtype == np.dtype("S24")
     assert found(index_of([12, 2**64]), [2**64, str(2**64), "12", 2**65]) == [str(2**64), str(2**64), "12", None]
 
 

@@ -54,7 +54,7 @@ def test_a_row_of_another_release_is_rejected(tmp_path: Path, random_arrays: Mak
     assert found.num_rejected == 1
 
 
-@pytest.mark.parametrize(("ids", "npy_dtype"), [([30, -1, 200], "<i8"), (["b", "aa", "c"], "|S2")])
+@pytest.mark.parametrize(("ids", "npy_dtype"), [([30, -1, 200], "<i8"), (["b", "aa", "c"], "|S8")])
 def test_a_reader_without_project_code_finds_a_row(
     ids: list[Any], npy_dtype: str, tmp_path: Path, random_arrays: MakeArrays
 ) -> None:
@@ -108,21 +108,50 @@ def test_opening_ten_million_rows_takes_no_time(tmp_path: Path) -> None:
         file.truncate(num_rows * layout.row_size)  # sparse: 12 GiB long, empty on the disk
         file.seek((num_rows - 1) * layout.row_size)
         file.write(b"release1")
+    write_sparse_slots(tmp_path, num_rows, [0, num_rows - 1])
     start = time.perf_counter()
     table = LocalTable(tmp_path, layout)
-    found = table.fetch([num_rows - 1, 0, num_rows])
+    found = table.fetch([num_rows - 1, 0, num_rows] * 4)  # more than the few that are found without the slots
     elapsed_s = time.perf_counter() - start
-    assert found.present.tolist() == [True, False, False]
-    assert found.num_rejected == 1  # row 0 is a hole: zeros, and no tag
+    assert found.present.tolist() == [True, False, False] * 4
+    assert found.num_rejected == 4  # row 0 is a hole: zeros, and no tag
     assert elapsed_s < 0.5
 
 
+def write_sparse_slots(folder: Path, num_rows: int, rows: list[int]) -> None:
+    """``slots.npy`` of ids equal to their row numbers, as docs/formats.md has it, with the slots of a few rows only."""
+    shape = (4 * num_rows + 1,)
+    slots = np.lib.format.open_memmap(folder / "slots.npy", mode="w+", dtype="<u8", shape=shape, version=(1, 0))
+    for row in rows:
+        folded = (row ^ row >> 32) * 0x9E3779B97F4A7C15 % 2**64
+        hashed = (folded ^ folded >> 32) * 0x9E3779B97F4A7C15 % 2**64
+        home = (hashed >> 32) * 4 * num_rows >> 32
+        slots[home] = (hashed % 2**32) << 32 | row + 1
+    slots.flush()
+
+
 def test_rows_cannot_be_changed_through_the_mapping(tmp_path: Path, random_arrays: MakeArrays) -> None:
-    write(tmp_path, [1], random_arrays(LAYOUT, 1))
+    write(tmp_path, [1, 2], random_arrays(LAYOUT, 2))
     table = LocalTable(tmp_path, LAYOUT)
-    found = table.fetch([1])
+    found = table.fetch([1, 2])
     found.raw[:] = 0  # a copy, the caller's own
-    assert LAYOUT.valid(table.fetch([1]).raw).all()
+    assert LAYOUT.valid(table.fetch([1, 2]).raw).all()
+    assert not table.fetch([1]).raw.flags.writeable  # a single row is the mapping itself
+
+
+@pytest.mark.parametrize("ids", [[30, -1, 20, 7], ["item-c", "é", "item-a", "30"], ["9", "10", 8, "7"]])
+def test_one_id_is_found_as_among_others(ids: list[Any], tmp_path: Path, random_arrays: MakeArrays) -> None:
+    write(tmp_path, ids, random_arrays(LAYOUT, 4))
+    with (tmp_path / "rows.bin").open("r+b") as file:
+        file.write(b"x")  # row 0 is of no release
+    table = LocalTable(tmp_path, LAYOUT)
+    odd = ["", "a\0", "x" * 257, "030", "+30", " 30", "30.0", True, None, 2**63, -(2**63), 1.0, "\ud800", "nobody"]
+    for one in [*ids, *map(str, ids), *odd]:
+        alone, among = table.fetch([one]), table.fetch([one, "nobody"])
+        assert alone.present.tolist() == among.present.tolist()[:1]
+        assert alone.num_rejected == among.num_rejected
+        np.testing.assert_array_equal(alone.raw, among.raw)
+    assert sum(table.fetch([one]).num_rejected for one in ids) == 1
 
 
 def test_arrays_outlive_the_table_and_its_files(tmp_path: Path, random_arrays: MakeArrays) -> None:
@@ -216,7 +245,7 @@ def test_the_fallback_user(manifest: Manifest, tmp_path: Path, random_arrays: Ma
     write_fallback_user(tmp_path, layout, arrays)
     raw = read_fallback_user(tmp_path, manifest)
     assert raw is not None
-    np.testing.assert_array_equal(layout.decode(raw)["gate"], arrays["gate"])
+    np.testing.assert_array_equal(layout.decode(raw)["embedding"], arrays["embedding"])
     assert (tmp_path / "fallback_user.bin").stat().st_size == layout.row_size
     with pytest.raises(ValueError, match=r"^arrays: 2 rows, the fallback user is one$"):
         write_fallback_user(tmp_path, layout, random_arrays(layout, 2))

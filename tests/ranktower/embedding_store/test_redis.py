@@ -12,7 +12,6 @@ import pytest
 import redis
 from numpy.typing import NDArray
 
-from ranktower.embedding_store.codec import ARRAYS
 from ranktower.embedding_store.local import LocalTable
 from ranktower.embedding_store.redis import (
     PointerWatch,
@@ -36,7 +35,7 @@ WriteItems = Callable[..., None]
 async def test_fetch_gives_each_id_its_row(
     store: RedisStore, redis_server: Any, manifest: Manifest, random_arrays: MakeArrays, write_items: WriteItems
 ) -> None:
-    layout = manifest.layout("item")
+    layout = manifest.redis_layout("item")
     arrays = random_arrays(layout, 5)
     write_items(RedisOptions(redis_server.url), manifest, [12, "a", "é\n'\"", "{slot}x", -7], arrays)
     wanted = ["12", "nobody", "{slot}x", 12, "a\0", "", "é\n'\"", True, "\ud800", "012", -7, "a", 10**5000]
@@ -44,9 +43,10 @@ async def test_fetch_gives_each_id_its_row(
     expected = [one in ("12", "{slot}x", 12, "é\n'\"", -7, "a") and one is not True for one in wanted]
     assert found.present.tolist() == expected
     assert found.num_rejected == 0
+    assert found.layout == layout
     decoded = layout.decode(found.raw)
-    for array in ARRAYS:
-        np.testing.assert_array_equal(decoded[array], arrays[array][[0, 3, 0, 2, 4, 1]])
+    assert list(decoded) == ["embedding"]
+    np.testing.assert_array_equal(decoded["embedding"], arrays["embedding"][[0, 3, 0, 2, 4, 1]])
 
 
 async def test_users_and_items_have_keys_of_their_own(
@@ -62,21 +62,20 @@ async def test_users_and_items_have_keys_of_their_own(
 async def test_a_reader_without_project_code_reads_a_value(
     redis_server: Any, manifest: Manifest, random_arrays: MakeArrays, write_items: WriteItems
 ) -> None:
-    arrays = random_arrays(manifest.layout("item"), 1)
+    arrays = random_arrays(manifest.redis_layout("item"), 1)
     write_items(RedisOptions(redis_server.url), manifest, ["shoe 42"], arrays)
     with redis.Redis(port=redis_server.port) as client:
         value = client.get(f"ranktower:demo:{manifest.release}:i:shoe 42")
     assert isinstance(value, bytes)
-    tag, *numbers = struct.unpack("<8s72e", value)  # 3 heads x (4 + 4 x 5)
+    tag, *numbers = struct.unpack("<8s12e", value)  # the multi-embedding of 3 heads x 4, and nothing behind it
     assert tag.hex() == manifest.tag
-    np.testing.assert_array_equal(numbers[:12], arrays["embedding"].ravel())
-    np.testing.assert_array_equal(numbers[57:], arrays["gate"].ravel())
+    np.testing.assert_array_equal(numbers, arrays["embedding"].ravel())
 
 
 async def test_values_that_are_no_rows_are_rejected(
     store: RedisStore, redis_server: Any, manifest: Manifest, random_arrays: MakeArrays, write_items: WriteItems
 ) -> None:
-    layout = manifest.layout("item")
+    layout = manifest.redis_layout("item")
     write_items(RedisOptions(redis_server.url), manifest, ["good", "also"], random_arrays(layout, 2))
     row = layout.encode(random_arrays(layout, 1))[0].tobytes()
     prefix = f"ranktower:demo:{manifest.release}:i:"
@@ -95,9 +94,8 @@ async def test_values_that_are_no_rows_are_rejected(
 async def test_a_thousand_ids_take_one_command(
     store: RedisStore, redis_server: Any, manifest: Manifest, random_arrays: MakeArrays, write_items: WriteItems
 ) -> None:
-    write_items(
-        RedisOptions(redis_server.url), manifest, list(range(1000)), random_arrays(manifest.layout("item"), 1000)
-    )
+    arrays = random_arrays(manifest.redis_layout("item"), 1000)
+    write_items(RedisOptions(redis_server.url), manifest, list(range(1000)), arrays)
     await store.fetch("item", [0], timeout_s=2.0)
     with redis.Redis(port=redis_server.port) as client:
         client.config_resetstat()
@@ -105,6 +103,43 @@ async def test_a_thousand_ids_take_one_command(
         statistics = client.info("commandstats")
     assert statistics["cmdstat_mget"]["calls"] == 1
     assert "cmdstat_get" not in statistics
+
+
+async def test_a_user_and_its_candidates_take_one_command(
+    store: RedisStore, redis_server: Any, manifest: Manifest, random_arrays: MakeArrays, write_items: WriteItems
+) -> None:
+    user_layout, layout = manifest.redis_layout("user"), manifest.redis_layout("item")
+    users, items = random_arrays(user_layout, 2, seed=1), random_arrays(layout, 100)
+    with RedisWriter(RedisOptions(redis_server.url), manifest) as writer:
+        writer.write("user", [7, "u"], user_layout.encode(users))
+    write_items(RedisOptions(redis_server.url), manifest, list(range(100)), items)
+    await store.fetch("item", [0], timeout_s=2.0)
+    with redis.Redis(port=redis_server.port) as client:
+        client.config_resetstat()
+        user, found = await store.fetch_both("7", [*range(99, -1, -1), "nobody", 7], timeout_s=2.0)
+        statistics = client.info("commandstats")
+    assert statistics["cmdstat_mget"]["calls"] == 1
+    assert "cmdstat_get" not in statistics
+    np.testing.assert_array_equal(user_layout.decode(user.raw)["embedding"], users["embedding"][:1])
+    assert found.present.tolist() == [True] * 100 + [False, True]
+    expected = items["embedding"][[*range(99, -1, -1), 7]]
+    np.testing.assert_array_equal(layout.decode(found.raw)["embedding"], expected)
+
+
+@pytest.mark.parametrize(("user", "items"), [("", [1, 2]), ("nobody", ["", 1, "a\0"]), (5, []), ("x" * 257, ["\0"])])
+async def test_a_user_and_candidates_of_which_some_cannot_be_ids(
+    user: str | int, items: list[str | int], store: RedisStore, redis_server: Any, manifest: Manifest,
+    random_arrays: MakeArrays, write_items: WriteItems,
+) -> None:  # fmt: skip
+    user_layout, layout = manifest.redis_layout("user"), manifest.redis_layout("item")
+    with RedisWriter(RedisOptions(redis_server.url), manifest) as writer:
+        writer.write("user", [5], user_layout.encode(random_arrays(user_layout, 1)))
+    write_items(RedisOptions(redis_server.url), manifest, [1], random_arrays(layout, 1))
+    found_user, found_items = await store.fetch_both(user, items, timeout_s=2.0)
+    assert (found_user.layout, found_items.layout) == (user_layout, layout)
+    assert found_user.present.tolist() == [user == 5]
+    assert found_items.present.tolist() == [one == 1 for one in items]
+    assert found_user.num_rejected == found_items.num_rejected == 0
 
 
 async def test_no_ids_and_only_impossible_ids_ask_nothing(manifest: Manifest) -> None:
@@ -137,7 +172,9 @@ async def test_a_table_is_copied_and_the_release_declared_complete_last(
         assert writer.is_complete()
     assert await store.is_complete()
     ids = list(range(25))
-    np.testing.assert_array_equal((await store.fetch("item", ids, timeout_s=2.0)).raw, table.fetch(ids).raw)
+    in_redis = (await store.fetch("item", ids, timeout_s=2.0)).raw
+    # 8 bytes of the tag, 2 x 3 x 4 of the multi-embedding: the beginning of what the table holds.
+    np.testing.assert_array_equal(in_redis, table.fetch(ids).raw[:, :32])
     keys = redis_server.command("keys", f"ranktower:demo:{manifest.release}:*").split()
     assert len(keys) == 26  # rows and manifest, nothing else
 
@@ -165,7 +202,9 @@ async def test_a_copy_that_was_interrupted_goes_on(
         writer.finish()
     assert again == [20, 5]
     ids = list(range(25))
-    np.testing.assert_array_equal((await store.fetch("item", ids, timeout_s=2.0)).raw, table.fetch(ids).raw)
+    in_redis = (await store.fetch("item", ids, timeout_s=2.0)).raw
+    # 8 bytes of the tag, 2 x 3 x 4 of the multi-embedding: the beginning of what the table holds.
+    np.testing.assert_array_equal(in_redis, table.fetch(ids).raw[:, :32])
 
 
 def test_writing_twice_changes_nothing(redis_server: Any, manifest: Manifest, table: LocalTable) -> None:
@@ -185,10 +224,11 @@ def test_writing_twice_changes_nothing(redis_server: Any, manifest: Manifest, ta
 def test_the_writer_refuses_what_is_no_row_of_the_release(
     redis_server: Any, manifest: Manifest, random_arrays: MakeArrays
 ) -> None:
-    layout = manifest.layout("item")
+    layout = manifest.redis_layout("item")
     raw = layout.encode(random_arrays(layout, 2))
+    projected = manifest.layout("item").encode(random_arrays(layout, 2))
     with RedisWriter(RedisOptions(redis_server.url), manifest) as writer:
-        for wrong in (raw[:1], raw[:, :-1], np.zeros_like(raw)):
+        for wrong in (raw[:1], raw[:, :-1], np.zeros_like(raw), projected):
             with pytest.raises(ValueError, match=rf"^raw: not 2 item rows of release {manifest.release}$"):
                 writer.write("item", [1, 2], wrong)
         with pytest.raises(ValueError, match=r"^ids: each must have 1 to 256 bytes and no NUL$"):
@@ -229,7 +269,7 @@ async def test_a_release_is_deleted_and_no_other(
     options = RedisOptions(redis_server.url)
     old, new = (make_manifest(model="deleted", release=next(release_ids)) for _ in range(2))
     for manifest in (old, new):
-        write_items(options, manifest, list(range(2500)), random_arrays(manifest.layout("item"), 2500))
+        write_items(options, manifest, list(range(2500)), random_arrays(manifest.redis_layout("item"), 2500))
     write_pointer(options, "deleted", Pointer(release=new.release))
     with pytest.raises(ReleaseError, match=rf"release '{new.release}' of model 'deleted' is the current one$"):
         delete_release(options, "deleted", new.release)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import subprocess
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import redis
 from numpy.typing import NDArray
 
 from ranktower.embedding_store.local import LocalTable
@@ -32,7 +34,7 @@ WriteItems = Callable[..., None]
 async def test_many_requests_at_once_never_mix_their_answers(
     store: RedisStore, redis_server: Any, manifest: Manifest, random_arrays: MakeArrays, write_items: WriteItems
 ) -> None:
-    layout = manifest.layout("item")
+    layout = manifest.redis_layout("item")
     arrays = random_arrays(layout, 200)
     write_items(RedisOptions(redis_server.url), manifest, list(range(200)), arrays)
 
@@ -46,7 +48,7 @@ async def test_many_requests_at_once_never_mix_their_answers(
             if not hurried:
                 raise
             return
-        np.testing.assert_array_equal(layout.decode(found.raw)["key"], arrays["key"][ids])
+        np.testing.assert_array_equal(layout.decode(found.raw)["embedding"], arrays["embedding"][ids])
 
     await asyncio.gather(*(one(seed) for seed in range(300)))
 
@@ -117,7 +119,7 @@ async def test_a_server_that_refuses_the_command(start_redis: Callable[..., Any]
 async def test_a_paused_server_times_out_and_later_answers(
     restartable_redis: Any, manifest: Manifest, random_arrays: MakeArrays, write_items: WriteItems
 ) -> None:
-    layout = manifest.layout("item")
+    layout = manifest.redis_layout("item")
     arrays = random_arrays(layout, 2)
     write_items(RedisOptions(restartable_redis.url), manifest, [1, 2], arrays)
     store = RedisStore(RedisOptions(restartable_redis.url), manifest)
@@ -130,14 +132,14 @@ async def test_a_paused_server_times_out_and_later_answers(
     assert time.perf_counter() - start < 0.3
     # The late answer to [1] must not be taken for the answer to [2].
     found = await store.fetch("item", [2], timeout_s=5.0)
-    np.testing.assert_array_equal(layout.decode(found.raw)["key"], arrays["key"][1:])
+    np.testing.assert_array_equal(layout.decode(found.raw)["embedding"], arrays["embedding"][1:])
     await store.close()
 
 
 async def test_a_server_that_stops_and_comes_back(
     restartable_redis: Any, manifest: Manifest, random_arrays: MakeArrays, write_items: WriteItems
 ) -> None:
-    options, arrays = RedisOptions(restartable_redis.url), random_arrays(manifest.layout("item"), 3)
+    options, arrays = RedisOptions(restartable_redis.url), random_arrays(manifest.redis_layout("item"), 3)
     write_items(options, manifest, [1, 2, 3], arrays)
     store = RedisStore(options, manifest)
     await asyncio.gather(*(store.fetch("item", [1], timeout_s=2.0) for _ in range(8)))  # several connections
@@ -180,7 +182,7 @@ async def test_password_and_acl_come_from_the_url(
     credentials: str, locked_redis: Any, manifest: Manifest, random_arrays: MakeArrays, write_items: WriteItems
 ) -> None:
     options = RedisOptions(f"redis://{credentials}@127.0.0.1:{locked_redis.port}/0")
-    write_items(options, manifest, [1], random_arrays(manifest.layout("item"), 1))
+    write_items(options, manifest, [1], random_arrays(manifest.redis_layout("item"), 1))
     store = RedisStore(options, manifest)
     assert (await store.fetch("item", [1], timeout_s=2.0)).present.all()
     await store.close()
@@ -204,6 +206,37 @@ async def test_refused_credentials(credentials: str, locked_redis: Any, manifest
         assert str(error).startswith(f"redis 127.0.0.1:{locked_redis.port}: auth: ")
         assert "wr0ng-secret" not in str(error) + repr(error) + repr(error.__cause__)
     assert "wr0ng-secret" not in repr(options)
+    await store.close()
+
+
+async def test_a_refusal_keeps_the_connection(locked_redis: Any, manifest: Manifest) -> None:
+    def num_connections() -> int:
+        with redis.Redis.from_url(f"redis://:se%2Fcr%3Aet@127.0.0.1:{locked_redis.port}/0") as client:
+            return int(client.info("stats")["total_connections_received"])
+
+    store = RedisStore(RedisOptions(f"redis://stranger:other@127.0.0.1:{locked_redis.port}/0"), manifest)
+    before = num_connections()
+    for _ in range(5):
+        with pytest.raises(StoreUnavailableError, match="auth"):
+            await store.fetch("item", [1], timeout_s=2.0)
+    assert num_connections() - before == 2  # the store's, and the one that asks
+    await store.close()
+
+
+async def test_a_request_that_gives_up_waiting_for_a_connection_leaves_the_pool_whole(
+    restartable_redis: Any, manifest: Manifest
+) -> None:
+    store = RedisStore(RedisOptions(restartable_redis.url, max_connections=1), manifest)
+    await store.fetch("item", [1], timeout_s=2.0)
+    restartable_redis.process.send_signal(signal.SIGSTOP)
+    try:
+        requests = [store.fetch("item", [1], timeout_s=0.2) for _ in range(4)]
+        answers = await asyncio.gather(*requests, return_exceptions=True)
+    finally:
+        restartable_redis.process.send_signal(signal.SIGCONT)
+    assert [getattr(answer, "kind", None) for answer in answers] == ["timeout"] * 4
+    for _ in range(3):
+        assert (await store.fetch("item", [1], timeout_s=2.0)).present.tolist() == [False]
     await store.close()
 
 

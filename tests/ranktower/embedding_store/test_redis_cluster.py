@@ -47,7 +47,7 @@ async def store(options: RedisOptions, manifest: Manifest) -> AsyncIterator[Redi
 async def test_rows_of_all_nodes_come_back_in_the_order_of_the_request(
     store: RedisStore, options: RedisOptions, manifest: Manifest, random_arrays: MakeArrays, write_items: WriteItems
 ) -> None:
-    layout = manifest.layout("item")
+    layout = manifest.redis_layout("item")
     arrays = random_arrays(layout, 300)
     write_items(options, manifest, list(range(300)), arrays)
     await store.ping()
@@ -55,17 +55,31 @@ async def test_rows_of_all_nodes_come_back_in_the_order_of_the_request(
     wanted = [*range(299, -1, -1), "nobody", "a\0", 7, "7"]
     found = await store.fetch("item", wanted, timeout_s=5.0)
     assert found.present.tolist() == 300 * [True] + [False, False, True, True]
-    np.testing.assert_array_equal(layout.decode(found.raw)["key"], arrays["key"][[*range(299, -1, -1), 7, 7]])
+    expected = arrays["embedding"][[*range(299, -1, -1), 7, 7]]
+    np.testing.assert_array_equal(layout.decode(found.raw)["embedding"], expected)
     assert not (await store.fetch("user", [1, 2], timeout_s=5.0)).present.any()
+
+
+async def test_a_user_and_its_candidates_come_together_from_all_nodes(
+    store: RedisStore, options: RedisOptions, manifest: Manifest, random_arrays: MakeArrays, write_items: WriteItems
+) -> None:
+    user_layout, layout = manifest.redis_layout("user"), manifest.redis_layout("item")
+    users, items = random_arrays(user_layout, 1, seed=1), random_arrays(layout, 100)
+    with RedisWriter(options, manifest) as writer:
+        writer.write("user", ["u"], user_layout.encode(users))
+    write_items(options, manifest, list(range(100)), items)
+    user, found = await store.fetch_both("u", [*range(99, -1, -1), "nobody"], timeout_s=5.0)
+    np.testing.assert_array_equal(user_layout.decode(user.raw)["embedding"], users["embedding"])
+    assert found.present.tolist() == 100 * [True] + [False]
+    np.testing.assert_array_equal(layout.decode(found.raw)["embedding"], items["embedding"][::-1])
 
 
 async def test_each_node_is_asked_once(
     store: RedisStore, redis_cluster: Any, options: RedisOptions, manifest: Manifest, random_arrays: MakeArrays
 ) -> None:
+    layout = manifest.redis_layout("item")
     with RedisWriter(options, manifest) as writer:
-        writer.write(
-            "item", list(range(300)), manifest.layout("item").encode(random_arrays(manifest.layout("item"), 300))
-        )
+        writer.write("item", list(range(300)), layout.encode(random_arrays(layout, 300)))
     await store.fetch("item", [1], timeout_s=5.0)
     masters = redis_cluster.masters()
     assert len(masters) == 3
@@ -87,11 +101,11 @@ def _calls(server: Any, command: str) -> int:
 async def test_values_that_are_no_rows_are_rejected(
     store: RedisStore, options: RedisOptions, manifest: Manifest, random_arrays: MakeArrays, write_items: WriteItems
 ) -> None:
-    write_items(options, manifest, ["good"], random_arrays(manifest.layout("item"), 1))
+    write_items(options, manifest, ["good"], random_arrays(manifest.redis_layout("item"), 1))
     prefix = f"ranktower:demo:{manifest.release}:i:"
     with redis.RedisCluster.from_url(options.url) as client:
         client.set(prefix + "short", b"x")
-        client.set(prefix + "untagged", bytes(manifest.layout("item").row_size))
+        client.set(prefix + "untagged", bytes(manifest.redis_layout("item").row_size))
         client.rpush(prefix + "list", "not a string")
     found = await store.fetch("item", ["short", "absent", "good", "list", "untagged"], timeout_s=5.0)
     assert found.present.tolist() == [False, False, True, False, False]
@@ -101,7 +115,7 @@ async def test_values_that_are_no_rows_are_rejected(
 async def test_many_requests_at_once_never_mix_their_answers(
     store: RedisStore, options: RedisOptions, manifest: Manifest, random_arrays: MakeArrays, write_items: WriteItems
 ) -> None:
-    layout = manifest.layout("item")
+    layout = manifest.redis_layout("item")
     arrays = random_arrays(layout, 200)
     write_items(options, manifest, list(range(200)), arrays)
     gave_up = 0
@@ -117,7 +131,7 @@ async def test_many_requests_at_once_never_mix_their_answers(
                 raise
             gave_up += 1
             return
-        np.testing.assert_array_equal(layout.decode(found.raw)["key"], arrays["key"][ids])
+        np.testing.assert_array_equal(layout.decode(found.raw)["embedding"], arrays["embedding"][ids])
 
     await asyncio.gather(*(one(seed) for seed in range(300)))
     assert gave_up > 0
@@ -128,7 +142,7 @@ async def test_a_slot_on_the_move(
     write_items: WriteItems,
 ) -> None:  # fmt: skip
     """While a slot moves, some of its keys are answered with ASK; afterwards all with MOVED."""
-    arrays = random_arrays(manifest.layout("item"), 40)
+    arrays = random_arrays(manifest.redis_layout("item"), 40)
     ids = [f"{{same slot}}{number}" for number in range(40)]
     write_items(options, manifest, ids, arrays)
     before = await store.fetch("item", ids, timeout_s=5.0)
@@ -158,7 +172,7 @@ async def test_pointer_and_deletion(
 ) -> None:  # fmt: skip
     old, new = (make_manifest(model="clustered", release=next(release_ids)) for _ in range(2))
     for manifest in (old, new):
-        write_items(options, manifest, list(range(500)), random_arrays(manifest.layout("item"), 500))
+        write_items(options, manifest, list(range(500)), random_arrays(manifest.redis_layout("item"), 500))
     write_pointer(options, "clustered", Pointer(release=new.release))
     assert read_pointer(options, "clustered") == Pointer(release=new.release)
     watch = PointerWatch(options, "clustered")
@@ -207,7 +221,7 @@ async def test_refused_credentials(start_redis: Callable[..., Any], manifest: Ma
 async def test_a_refused_key_does_not_leave_answers_behind(
     redis_cluster: Any, options: RedisOptions, manifest: Manifest, random_arrays: MakeArrays, write_items: WriteItems
 ) -> None:
-    layout = manifest.layout("item")
+    layout = manifest.redis_layout("item")
     arrays = random_arrays(layout, 3)
     ids = ["{slot}secret", "{slot}a", "{slot}b"]
     write_items(options, manifest, ids, arrays)
@@ -221,7 +235,7 @@ async def test_a_refused_key_does_not_leave_answers_behind(
             await store.fetch("item", ids, timeout_s=5.0)
         assert caught.value.kind == "auth"
         found = await store.fetch("item", ids[:0:-1], timeout_s=5.0)
-        np.testing.assert_array_equal(layout.decode(found.raw)["key"], arrays["key"][:0:-1])
+        np.testing.assert_array_equal(layout.decode(found.raw)["embedding"], arrays["embedding"][:0:-1])
     await store.close()
 
 
@@ -231,7 +245,7 @@ async def test_a_master_that_fails_is_replaced(
 ) -> None:  # fmt: skip
     """The last test here: it leaves the cluster whole, but with another master."""
     ids = list(range(60))
-    write_items(options, manifest, ids, random_arrays(manifest.layout("item"), 60))
+    write_items(options, manifest, ids, random_arrays(manifest.redis_layout("item"), 60))
     before = await store.fetch("item", ids, timeout_s=5.0)
     for master in redis_cluster.masters():
         assert int(master.command("wait", "1", "5000")) >= 1  # the replica has the rows

@@ -67,7 +67,7 @@ def test_rows_stand_in_the_order_of_their_ids(tmp_path: Path, arrays: Arrays) ->
         writer.write(2, select(arrays, writer.order[2:]))
         assert writer.rows_done == 5
         writer.finish()
-    assert sorted(path.name for path in (tmp_path / "items").iterdir()) == ["ids.npy", "rows.bin"]
+    assert sorted(path.name for path in (tmp_path / "items").iterdir()) == ["ids.npy", "rows.bin", "slots.npy"]
     table = LocalTable(tmp_path / "items", LAYOUT)
     np.testing.assert_array_equal(LAYOUT.decode(table.fetch(IDS).raw)["value"], arrays["value"])
 
@@ -161,6 +161,41 @@ def test_a_finished_table_is_not_computed_again(tmp_path: Path, arrays: Arrays) 
     assert hashes(tmp_path) == before
 
 
+@pytest.mark.parametrize("damage", [b"torn", None])
+def test_a_finished_table_whose_slots_are_damaged_or_missing_is_written_again(
+    damage: bytes | None, tmp_path: Path, arrays: Arrays
+) -> None:
+    write_table(tmp_path, IDS, lambda rows: select(arrays, rows), LAYOUT)
+    before = hashes(tmp_path)
+    (tmp_path / "slots.npy").unlink()
+    if damage is not None:
+        (tmp_path / "slots.npy").write_bytes(damage)
+    write_table(tmp_path, IDS, lambda rows: select(arrays, rows), LAYOUT)
+    assert hashes(tmp_path) == before
+
+
+def test_the_slots_are_there_before_the_first_row(tmp_path: Path, arrays: Arrays) -> None:
+    with TableWriter(tmp_path, IDS, LAYOUT) as writer:
+        writer.write(0, select(arrays, writer.order[:2]))
+    before = hashes(tmp_path)
+    assert set(before) == {"ids.npy", "slots.npy", "progress.json", "rows.bin.part"}
+    write_table(tmp_path, IDS, lambda rows: select(arrays, rows), LAYOUT)
+    after = hashes(tmp_path)
+    assert (after["ids.npy"], after["slots.npy"]) == (before["ids.npy"], before["slots.npy"])
+
+
+def test_keys_are_filled_up_to_whole_words(tmp_path: Path, arrays: Arrays) -> None:
+    write_table(tmp_path, ["a", "bb", "123456789", "c", "é"], lambda rows: select(arrays, rows), LAYOUT)
+    assert np.load(tmp_path / "ids.npy").dtype.str == "|S16"
+
+
+def test_more_ids_than_slots_can_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ranktower.embedding_store.table_writer.MAX_ROWS", 4)
+    with pytest.raises(DataError, match=r"items: 5 ids; a table holds at most 4$"):
+        TableWriter(tmp_path / "items", IDS, LAYOUT)
+    assert not (tmp_path / "items").exists()
+
+
 def test_misuse_is_refused(tmp_path: Path, arrays: Arrays) -> None:
     with TableWriter(tmp_path, IDS, LAYOUT) as writer:
         with pytest.raises(ValueError, match=r"^start: 1, but 0 rows are done$"):
@@ -198,6 +233,6 @@ def test_a_killed_run_continues_to_the_same_bytes(tmp_path: Path) -> None:
         assert not (killed / "rows.bin").exists()
     subprocess.run([sys.executable, "-c", JOB, str(killed), "0"], check=True, timeout=60)
     assert hashes(killed) == hashes(whole)
-    assert set(hashes(whole)) == {"ids.npy", "rows.bin"}
+    assert set(hashes(whole)) == {"ids.npy", "rows.bin", "slots.npy"}
     values = LAYOUT.decode(LocalTable(killed, LAYOUT).fetch([499, "0", 123]).raw)["embedding"]
     assert values[:, 1, 2].tolist() == [499.0, 0.0, 123.0]

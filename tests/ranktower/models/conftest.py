@@ -1,10 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
-
 import pytest
 import torch
 
@@ -12,19 +7,6 @@ from ranktower.blocks import FieldSizes, SideFeatures
 
 USERS = FieldSizes(single={"user_id": 50, "age": 7}, bags={"history": 30})
 ITEMS = FieldSizes(single={"item_id": 30, "price": 33}, bags={"tags": 9, "genres": 5})
-
-
-@pytest.fixture(scope="session")
-def paper() -> ModuleType:
-    """The reference forward beside this file (tests are no package, so it is loaded by path)."""
-    path = Path(__file__).parent / "paper_forward.py"
-    spec = importlib.util.spec_from_file_location("paper_forward", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

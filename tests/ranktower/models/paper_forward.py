@@ -6,7 +6,7 @@ It shares nothing with the library but the parameters' names: no batching, no st
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,14 @@ def paper_score(state: Mapping[str, Matrix], x_user: Matrix, x_item: Matrix, *, 
     """Logit of one pair from the concatenated field embeddings of its user and its item (equations 3 to 13)."""
     e_u = multi_embedding(state, "user_tower.network", x_user, heads[0])
     e_i = multi_embedding(state, "item_tower.network", x_item, heads[1])
-    attended_u = layer_norm(e_u + gau(state, "cross_attention.user_branch", e_u, e_i), state, "user_norm")
-    attended_i = layer_norm(e_i + gau(state, "cross_attention.item_branch", e_i, e_u), state, "item_norm")
+    return paper_pair_score(state, e_u, e_i)
+
+
+def paper_pair_score(state: Mapping[str, Matrix], e_u: Matrix, e_i: Matrix, *, activation: str = "silu") -> float:
+    """Logit of one pair from the multi-embeddings ``[Hu, D]`` and ``[Hi, D]`` (equations 5 to 13)."""
+    phi = ACTIVATIONS[activation]
+    attended_u = layer_norm(e_u + gau(state, "cross_attention.user_branch", e_u, e_i, phi), state, "user_norm")
+    attended_i = layer_norm(e_i + gau(state, "cross_attention.item_branch", e_i, e_u, phi), state, "item_norm")
     total = 0.0
     for p in range(len(attended_u)):
         total += max(cosine(attended_u[p], attended_i[q]) for q in range(len(attended_i)))
@@ -41,13 +47,13 @@ def mlp(state: Mapping[str, Matrix], name: str, x: Matrix) -> Matrix:
     return x
 
 
-def gau(state: Mapping[str, Matrix], name: str, x_q: Matrix, x_kv: Matrix) -> Matrix:
+def gau(state: Mapping[str, Matrix], name: str, x_q: Matrix, x_kv: Matrix, phi: Callable[[Matrix], Matrix]) -> Matrix:
     """Equations 7 to 12: ``[H_q, D]``."""
 
     def weight(part: str) -> Matrix:
         return state[f"{name}.{part}.weight"].T
 
-    q, k, v = silu(x_q @ weight("query")), silu(x_kv @ weight("key")), silu(x_kv @ weight("value"))
+    q, k, v = phi(x_q @ weight("query")), phi(x_kv @ weight("key")), phi(x_kv @ weight("value"))
     u = sigmoid(x_q @ weight("gate"))
     logits = q @ k.T / math.sqrt(q.shape[1])
     attention = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -71,3 +77,15 @@ def sigmoid(x: Matrix) -> Matrix:
 
 def silu(x: Matrix) -> Matrix:
     return x * sigmoid(x)
+
+
+def relu(x: Matrix) -> Matrix:
+    return np.maximum(x, 0.0)
+
+
+def gelu(x: Matrix) -> Matrix:
+    """x times the probability that a standard normal variable is below x."""
+    return x * np.vectorize(lambda value: 0.5 * (1.0 + math.erf(value / math.sqrt(2.0))))(x)
+
+
+ACTIVATIONS: dict[str, Callable[[Matrix], Matrix]] = {"silu": silu, "relu": relu, "gelu": gelu}

@@ -115,20 +115,22 @@ def test_an_unknown_user_gets_the_fallback_users_scores(server: Any, release: An
     body = server.score("nobody", [1, 2, 3]).json()
     assert body["user"] == "FALLBACK"
     raw = np.frombuffer((release.folder / "fallback_user.bin").read_bytes()[8:], dtype="<f2").astype(np.float32)
-    parts = np.split(raw, 5)  # D = A, so all five arrays have one size
-    user = tuple(torch.from_numpy(part.reshape(1, 4, 32).copy()) for part in parts)
-    np.testing.assert_allclose(body["scores"], release.scores_for(user, [1, 2, 3]), atol=ATOL)
+    with torch.no_grad():
+        user = release.blueprint.model.cross_attention.project_users(torch.from_numpy(raw.reshape(1, 4, 32).copy()))
+    np.testing.assert_allclose(body["scores"], release.scores_for(tuple(user), [1, 2, 3]), atol=ATOL)
 
 
 def computed_user(release: Any) -> tuple[torch.Tensor, ...]:
-    """Country "fr" is code 2; age 33 lies in the third of four bins; tags c, a are codes 3, 1."""
+    """Country "fr" is code 2; age 33 lies in the third of four bins; tags c, a are codes 3, 1. Rounded to float16, as
+    every stored user of this release."""
     encoded = EncodedFeatures(
         codes=np.array([[2, 3]], dtype=np.int32),
         bags={"tags": np.array([[3, 1, 0]], dtype=np.int32)},
         lengths={"tags": np.array([2], dtype=np.int32)},
     )
+    model = release.blueprint.model
     with torch.no_grad():
-        return tuple(release.blueprint.model.encode_users(side_features(encoded)))
+        return tuple(model.cross_attention.project_users(model.encode_users(side_features(encoded))[0].half().float()))
 
 
 FEATURES = {"country": "fr", "age": 33, "tags": ["c", "a"]}

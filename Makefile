@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := ranktower offline service model_export tests benchmarks
 
-.PHONY: demo test lint format bench clean install system-packages
+.PHONY: demo test lint format bench bench-peers clean install system-packages
 
 # One stamp a set of pinned versions: a changed constraints file or pyproject.toml installs anew.
 $(VENV)/.installed: constraints.txt pyproject.toml
@@ -39,6 +39,11 @@ BENCHMARKS = $(filter-out benchmarks/figures.py,$(sort $(shell grep -l __main__ 
 
 bench: install  ## measures the claims of the README and docs; writes dated files to benchmarks/results
 	for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+# The peers get environments of their own below build/peers.
+bench-peers: install  ## the same job on FastAPI, BentoML, LitServe and Ray Serve, and on ours; needs wrk and redis-server
+	@command -v wrk >/dev/null || { echo "needs wrk: apt-get install wrk"; exit 1; }
+	$(BIN)/python benchmarks/peers/run.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,4 +1,5 @@
-"""Writes the figures in README.md and docs/method.md from the newest result files.
+"""Writes the figures in README.md and docs/method.md, docs/performance.md with its plots, and the constants of
+``ranktower size``, from the newest result files.
 
 Run: ``python benchmarks/figures.py``; with ``--check`` it only says whether they are there.
 """
@@ -11,9 +12,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from result_file import latest_result
+from page_parts import place, table
+from performance_page import SECTIONS, page
+from performance_plots import PLOTS
+from report import plot as plot_peers
+from result_file import find_result, latest_result
+from sizing import all_costs
+from targets import Results, best_rate
 
 ROOT = Path(__file__).parents[1]
+IMAGES = ROOT / "docs" / "images"
+COSTS = ROOT / "service" / "reference_costs.json"
 
 
 def main() -> int:
@@ -21,23 +30,48 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    contents = {"README.md": {"figures": figures(), "request": request()}, "docs/method.md": {"choices": choices()}}
-    stale = False
-    for page, blocks in contents.items():
-        before = after = (ROOT / page).read_text(encoding="utf-8")
+    results = _results()
+    contents = {
+        "README.md": {"figures": figures(results), "request": request()},
+        "docs/method.md": {"choices": choices()},
+    }
+    written = {ROOT / "docs" / "performance.md": page(results)}
+    if "request_stages" in results:
+        costs = all_costs(results)
+        written[COSTS] = json.dumps(costs, indent=2) + "\n"
+    for name, blocks in contents.items():
+        text = (ROOT / name).read_text(encoding="utf-8")
         for marker, content in blocks.items():
-            after = _between(after, marker, content)
-        stale |= before != after
-        if not options.check:
-            (ROOT / page).write_text(after, encoding="utf-8")
-    return int(stale and options.check)
+            text = _between(text, marker, content)
+        written[ROOT / name] = text
+    stale = [path for path, text in written.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    if options.check:
+        for path in stale:
+            sys.stderr.write(f"{path.relative_to(ROOT)}: not the newest results\n")
+        return int(bool(stale))
+    for path in stale:
+        path.write_text(written[path], encoding="utf-8")
+    _draw(results)
+    return 0
 
 
-def figures() -> str:
-    """Quality, parity and latency as Markdown."""
-    demo, latency = latest_result("demo_quality"), latest_result("score_latency")
-    blocks = [_quality(demo), _parity(demo), _latency(latency)]
-    return "\n\n".join(blocks)
+def _results() -> Results:
+    """The newest result of every benchmark on the performance page that has one."""
+    found = {name: find_result(name) for _, name, _ in SECTIONS}
+    return {name: result for name, result in found.items() if result is not None}
+
+
+def _draw(results: Results) -> None:
+    IMAGES.mkdir(exist_ok=True)
+    for name, draw in {**PLOTS, "peers": plot_peers}.items():
+        if name in results:
+            draw(results[name], IMAGES / f"{name}.svg")
+
+
+def figures(results: Results) -> str:
+    """Quality, parity and speed as Markdown."""
+    demo = latest_result("demo_quality")
+    return "\n\n".join([_quality(demo), _parity(demo), *_speed(results)])
 
 
 def request() -> str:
@@ -52,7 +86,7 @@ def choices() -> str:
     rows = result["results"]
     lines = [
         f"{result['epochs']} epochs, one seed, {rows[0]['num_users']:,} validation users, full corpus",
-        f"({_place(result)}).",
+        f"({place(result)}).",
         "",
         f"| | Recall@{rows[0]['k']} | NDCG@{rows[0]['k']} |",
         "|---|---|---|",
@@ -65,7 +99,7 @@ def _quality(demo: dict[str, Any]) -> str:
     rows = demo["quality"]
     lines = [
         f"`make demo` on {demo['data']}, test split, {rows[0]['num_users']:,} users, one seed; "
-        f"the demo itself took {demo['demo_s']:.0f} s ({_place(demo)}).",
+        f"the demo itself took {demo['demo_s']:.0f} s ({place(demo)}).",
         "",
         f"| pool | model | Recall@{rows[0]['k']} | NDCG@{rows[0]['k']} |",
         "|---|---|---|---|",
@@ -83,21 +117,25 @@ def _parity(demo: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _latency(latency: dict[str, Any]) -> str:
-    lines = [
-        f"`/v1/score` with {latency['num_candidates']:,} candidates, {latency['num_rows']:,} users and items stored, "
-        f"one connection, the service on one core ({_place(latency)}).",
-        "",
-        "| rows from | p50 ms | p90 ms | p99 ms |",
-        "|---|---|---|---|",
-    ]
-    lines += [f"| {name} | {ms['p50']:.2f} | {ms['p90']:.2f} | {ms['p99']:.2f} |" for name, ms in latency["ms"].items()]
-    return "\n".join(lines)
-
-
-def _place(result: dict[str, Any]) -> str:
-    machine = result["machine"]
-    return f"{result['date']}, {machine['num_cores']} cores of {machine['cpu']}, `{result['command']}`"
+def _speed(results: Results) -> list[str]:
+    """Throughput and latency by store, and against other servers; what has no result is left out."""
+    blocks = []
+    if (result := results.get("throughput")) is not None:
+        rows = [
+            [name, f"{best_rate(of):.0f}", *(f"{of['1'][key]:.2f}" for key in ("p50_ms", "p90_ms", "p99_ms"))]
+            for name, of in result["stores"].items()
+        ]
+        head = ["rows from", "requests/s", "p50 ms", "p90 ms", "p99 ms"]
+        text = (
+            f"`/v1/score` with {result['num_candidates']:,} candidates, {result['num_rows']:,} users and items stored,"
+            f" the service on one core; latencies are of one connection ({place(result)})."
+        )
+        blocks += [text, table(head, rows)]
+    if (peers := results.get("peers")) is not None:
+        ours = max(peers["ratios"], key=lambda name: max(peers["ratios"][name].values(), default=0.0))
+        ratios = ", ".join(f"{ratio:.1f}× {name}" for name, ratio in peers["ratios"][ours].items())
+        blocks.append(f"Throughput to other servers with the same job: {ratios} ({place(peers)}).")
+    return [*blocks, "More, and how it was measured: [docs/performance.md](docs/performance.md)."]
 
 
 def _between(text: str, marker: str, content: str) -> str:

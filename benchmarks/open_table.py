@@ -1,7 +1,8 @@
 """How long opening a table of ten million rows takes, and the first thousand ids fetched from it.
 
 Run: ``taskset -c 0 python benchmarks/open_table.py``. The rows are a sparse file, so the disk needs room for the ids
-alone; opening reads no row either way. The result goes to ``benchmarks/results/open_table-<date>.json``.
+and their slots alone; opening reads no row either way. The result goes to
+``benchmarks/results/open_table-<date>.json``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 from result_file import write_result
 
 from ranktower.embedding_store.codec import RowLayout
-from ranktower.embedding_store.local import IDS_FILE, ROWS_FILE, LocalTable
+from ranktower.embedding_store.local import IDS_FILE, ROWS_FILE, SLOTS_FILE, LocalTable
+from ranktower.embedding_store.slots import build_slots
 
 LAYOUT = RowLayout(heads=4, width=32, attention_width=32, dtype="float16", tag=b"\0" * 8)  # a hole is a row of zeros
 
@@ -30,7 +32,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=20)
     arguments = parser.parse_args()
     keys = np.arange(arguments.rows, dtype=np.int64)
-    tables = {"integer ids": keys, "string ids": np.char.add(b"item-", keys.astype("S8"))}
+    tables = {"integer ids": keys, "string ids": np.char.add(b"item-", keys.astype("S11"))}
     result: dict[str, Any] = {
         "num_rows": arguments.rows,
         "row_size_bytes": LAYOUT.row_size,
@@ -46,6 +48,7 @@ def _measure(keys: NDArray[np.generic], repeats: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         np.save(folder / IDS_FILE, keys)
+        np.save(folder / SLOTS_FILE, build_slots(keys))
         with (folder / ROWS_FILE).open("wb") as file:
             file.truncate(len(keys) * LAYOUT.row_size)
         open_ms, fetch_ms = [], []

@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -29,7 +30,7 @@ def machine(*libraries: str) -> dict[str, Any]:
 def write_result(name: str, figures: dict[str, Any], *libraries: str) -> Path:
     """Write one result and show it; today's earlier one of the same name is replaced."""
     today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
-    command = " ".join(["python", *sys.argv])
+    command = without_folders(" ".join(["python", *sys.argv]))
     content = {"date": today, "command": command, "machine": machine(*libraries), **figures}
     path = RESULTS / f"{name}-{today}.json"
     path.parent.mkdir(exist_ok=True)
@@ -38,11 +39,23 @@ def write_result(name: str, figures: dict[str, Any], *libraries: str) -> Path:
     return path
 
 
+def without_folders(command: str) -> str:
+    """``command`` without the folders of absolute paths, which say nothing to a reader on another machine."""
+    return re.sub(r"(?<![^\s=])/(?:[^\s/]+/)*", "", command)
+
+
 def latest_result(name: str) -> dict[str, Any]:
-    """The newest result of a benchmark; names sort by their dates."""
-    found = sorted(RESULTS.glob(f"{name}-????-??-??.json"))
-    if not found:
+    """The newest result of a benchmark."""
+    found = find_result(name)
+    if found is None:
         raise SystemExit(f"{RESULTS}: no result of {name} yet; run python benchmarks/{name}.py")
-    path = found[-1]
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def find_result(name: str) -> dict[str, Any] | None:
+    """The newest result of a benchmark, None where there is none; names sort by their dates."""
+    paths = sorted(RESULTS.glob(f"{name}-????-??-??.json"))
+    if not paths:
+        return None
+    content: dict[str, Any] = json.loads(paths[-1].read_text(encoding="utf-8"))
     return content

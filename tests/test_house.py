@@ -22,7 +22,9 @@ def test_import_contracts_hold() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("module", ["service.serve", "ranktower.embedding_store.local", "ranktower.release"])
+@pytest.mark.parametrize(
+    "module", ["service.serve", "service.app", "ranktower.embedding_store.local", "ranktower.release"]
+)
 def test_the_service_starts_without_torch_and_the_offline_libraries(module: str) -> None:
     """Import contracts see static imports only; this one really imports, with the libraries made unfindable."""
     blocked = ["torch", "polars", "matplotlib", "tqdm", "safetensors", "onnx", "onnxscript", "httpx"]

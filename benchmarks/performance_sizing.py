@@ -53,7 +53,7 @@ def _memory(results: Results, worker_mb: float | None) -> list[str]:
         index = of["bytes an id in ids.npy"] + of["bytes an id in slots.npy"]
         text.append(f"An integer id and its place in the index take {index:.0f} bytes more.")
     if worker_mb is not None:
-        text.append(f"Each worker after the first adds {worker_mb:.0f} MB.")
+        text.append(f"Each worker holds at most {worker_mb:.0f} MB of its own besides.")
     if (redis_result := results.get("redis_fetch")) is not None:
         sent = redis_result["of_redis"]["raw multi-embeddings"]["bytes_sent"]
         row = redis_result["redis_bytes_a_row"]["raw multi-embeddings"]

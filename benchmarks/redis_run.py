@@ -46,7 +46,7 @@ def redis_server(*options: str, core: int | None = None) -> Iterator[RunningRedi
     if binary is None:
         raise SystemExit("needs a redis-server on the PATH; it is in the Debian package redis-server")
     with tempfile.TemporaryDirectory() as folder:
-        port = _free_port()
+        port = free_port()
         command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder, *options]
         # A session of its own: Ctrl-C must not end it before the service that reads from it.
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
@@ -102,7 +102,7 @@ def _await_port(process: subprocess.Popen[bytes], port: int) -> None:
     raise SystemExit(f"redis-server does not listen on port {port}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A free port below those that the system takes for outgoing connections, so that it stays free."""
     for _ in range(100):
         port = 12_000 + secrets.randbelow(20_000)

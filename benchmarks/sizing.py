@@ -94,9 +94,10 @@ def redis_overhead_bytes(redis: Mapping[str, Any]) -> float:
 
 
 def further_worker_mb(memory: Mapping[str, Any]) -> float:
-    """What one more worker adds to the memory of a service with the largest catalogue that was measured."""
+    """Private memory of a worker beside others, the most that any had, with the largest catalogue measured."""
     largest = memory["items"][str(max(map(int, memory["items"])))]
-    return float(max(largest["pss_of_each_further_worker_mb"]))
+    beside_others = (of for workers, of in largest["memory"].items() if int(workers) > 1)
+    return float(max(max(of["private_of_workers_mb"]) for of in beside_others))
 
 
 def _by_size(stages: Mapping[str, Any], name: str, key: str) -> dict[int, float]:

@@ -105,6 +105,6 @@ TARGETS = (
     Target("Redis to local embedding rows, throughput", "throughput", _redis_share, 0.5, "×", at_least=True),
     Target("fetch from Redis to a bare MGET", "redis_fetch", _fetch, 1.5, "×"),
     Target("throughput of the largest catalogue to 10^4 items", "catalogue_growth", _growth, 0.7, "×", at_least=True),
-    Target("memory of each further worker, largest catalogue", "start_and_memory", further_worker_mb, 150, " MB"),
+    Target("private memory of a further worker, largest catalogue", "start_and_memory", further_worker_mb, 150, " MB"),
     Target("start to ready, largest catalogue", "start_and_memory", _start, 3, " s"),
 )

@@ -3,20 +3,20 @@ what came before that. The baselines of ``scoring_stage.py`` and ``scorer_varian
 
 from __future__ import annotations
 
-import logging
-import warnings
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from model_export.graphs import OPSET
-from ranktower.blocks import GatedAttentionUnit, ProjectedRows
+from model_export.graphs import TRACED_ROWS, trace
+from ranktower.blocks import ProjectedRows
 from ranktower.embedding_store.codec import ARRAYS, TAG_SIZE, RowDtype
 from ranktower.models import RankTower
 
-# 0 and 1 would be baked into the graph as constants.
-_TRACED_ROWS = 3
+sys.path.append(str(Path(__file__).parent / "peers"))
+from naive_graph import attend
 
 
 class RowMajorGraph(nn.Module):
@@ -62,23 +62,16 @@ class BroadcastUserGraph(nn.Module):
     def forward(self, user: Tensor, items: Tensor) -> Tensor:
         """``E_u [1, Hu, D]`` and ``E_i [N, Hi, D]`` to logits ``[N]``."""
         attention = self.cross_attention
-        user_output = attention.user_norm(user + _attend(attention.user_branch, user, items))
-        item_output = attention.item_norm(items + _attend(attention.item_branch, items, user))
+        user_output = attention.user_norm(user + attend(attention.user_branch, user, items))
+        item_output = attention.item_norm(items + attend(attention.item_branch, items, user))
         scores: Tensor = self.similarity(user_output, item_output)
         return scores
-
-
-def _attend(unit: GatedAttentionUnit, asking: Tensor, answering: Tensor) -> Tensor:
-    query, gate = unit.project_query(asking)
-    key, value = unit.project_key_value(answering)
-    weights = torch.softmax(query @ key.transpose(1, 2) * unit.scale, dim=-1)
-    return unit.gated_output(weights @ value, gate)
 
 
 def row_major(model: RankTower) -> bytes:
     """``RowMajorGraph`` as ONNX: ``user_<array>`` and ``item_<array>`` to ``scores``."""
     names = [f"{side}_{array}" for side in ("user", "item") for array in ARRAYS]
-    users, items = _user_arrays(model), [_random(_TRACED_ROWS, model) for _ in ARRAYS]
+    users, items = _user_arrays(model), [_random(TRACED_ROWS, model) for _ in ARRAYS]
     return _export(RowMajorGraph(model), (*users, *items), names, items=len(ARRAYS))
 
 
@@ -86,13 +79,13 @@ def row_major_from_rows(model: RankTower, dtype: RowDtype) -> bytes:
     """``RowMajorFromRowsGraph`` as ONNX: ``user_<array>`` and ``item_rows`` to ``scores``."""
     names = [*(f"user_{array}" for array in ARRAYS), "item_rows"]
     size = _random(1, model).numel() * len(ARRAYS) + TAG_SIZE // (2 if dtype == "float16" else 4)
-    rows = torch.randn(_TRACED_ROWS, size).to(getattr(torch, dtype))
+    rows = torch.randn(TRACED_ROWS, size).to(getattr(torch, dtype))
     return _export(RowMajorFromRowsGraph(model, dtype), (*_user_arrays(model), rows), names, items=1)
 
 
 def broadcast_user(model: RankTower) -> bytes:
     """``BroadcastUserGraph`` as ONNX: ``user`` and ``items`` to ``scores``."""
-    return _export(BroadcastUserGraph(model), (_random(1, model), _random(_TRACED_ROWS, model)), ["user", "items"])
+    return _export(BroadcastUserGraph(model), (_random(1, model), _random(TRACED_ROWS, model)), ["user", "items"])
 
 
 def _user_arrays(model: RankTower) -> list[Tensor]:
@@ -110,21 +103,6 @@ def _export(module: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str],
     candidates = torch.export.Dim("candidates")
     shapes: list[Mapping[int, object]] = [{}] * (len(inputs) - items) + [{0: candidates}] * items
     dynamic = dict(zip(names, shapes, strict=True)) if names == ["user", "items"] else {"arrays": tuple(shapes)}
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        # The exporter deprecates parts of itself while it runs.
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            module.eval(),
-            inputs,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(names),
-            output_names=["scores"],
-            dynamic_shapes=dynamic,
-            verbose=False,
-        )
-    if program is None:
-        raise RuntimeError("torch.onnx.export returned no program")
-    content: bytes = program.model_proto.SerializeToString(deterministic=True)
+    proto = trace(module, inputs, input_names=names, output_names=["scores"], dynamic_shapes=dynamic)
+    content: bytes = proto.SerializeToString(deterministic=True)
     return content

@@ -17,7 +17,7 @@ from ranktower.embedding_store.codec import ARRAYS, RowDtype, RowKind
 from ranktower.models import RankTower
 
 # Export traces with a batch of this many rows. 0 and 1 would be baked into the graph as constants.
-_TRACED_ROWS = 3
+TRACED_ROWS = 3
 
 
 class TowerGraph(nn.Module):
@@ -56,32 +56,32 @@ def write_tower(model: RankTower, side: str, sizes: FieldSizes, path: Path, *, b
         path: file to write.
         bag_slots: T of every multi-valued field, fixed in the graph.
     """
-    inputs = [torch.zeros(_TRACED_ROWS, len(sizes.single), dtype=torch.int64)]
+    inputs = [torch.zeros(TRACED_ROWS, len(sizes.single), dtype=torch.int64)]
     names = ["codes"]
     for name in sizes.bags:
-        inputs.append(torch.zeros(_TRACED_ROWS, bag_slots[name], dtype=torch.int64))
-        inputs.append(torch.ones(_TRACED_ROWS, dtype=torch.int64))
+        inputs.append(torch.zeros(TRACED_ROWS, bag_slots[name], dtype=torch.int64))
+        inputs.append(torch.ones(TRACED_ROWS, dtype=torch.int64))
         names += [f"{name}_values", f"{name}_length"]
     rows = torch.export.Dim("rows")
-    _write(
+    proto = trace(
         TowerGraph(model, side, len(sizes.bags)),
         tuple(inputs),
-        path,
         input_names=names,
         output_names=tower_outputs(side),
-        dynamic=[{0: rows}] * len(inputs),
+        dynamic_shapes=_tower_shapes([{0: rows}] * len(inputs)),
     )
+    path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
-def _write(
+def trace(
     module: nn.Module,
     inputs: tuple[Tensor, ...],
-    path: Path,
     *,
     input_names: Sequence[str],
     output_names: Sequence[str],
-    dynamic: Sequence[Mapping[int, object]],
-) -> None:
+    dynamic_shapes: dict[str, object],
+) -> onnx.ModelProto:
+    """``module`` as ONNX, by torch's exporter, checked; ``dynamic_shapes`` as ``torch.export`` wants them."""
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
     exporter_log.setLevel(logging.ERROR)
@@ -96,7 +96,7 @@ def _write(
                 opset_version=OPSET,
                 input_names=list(input_names),
                 output_names=list(output_names),
-                dynamic_shapes=_tower_shapes(dynamic),
+                dynamic_shapes=dynamic_shapes,
                 verbose=False,
             )
     finally:
@@ -106,7 +106,7 @@ def _write(
     proto = program.model_proto
     del proto.metadata_props[:]
     onnx.checker.check_model(proto)
-    path.write_bytes(proto.SerializeToString(deterministic=True))
+    return proto
 
 
 def _tower_shapes(dynamic: Sequence[Mapping[int, object]]) -> dict[str, object]:

@@ -1,9 +1,9 @@
 """The endpoints that score, reached without the framework's routing.
 
 FastAPI finds a route by trying patterns in turn, enters four middlewares and two exit stacks, and solves dependencies;
-for an endpoint that takes nothing but the request this is work for nothing, about as long as reading and checking a
-thousand ids. Here the path is looked up and the same endpoint function called. The application behind has the routes
-too: for their documentation, and for whatever is not exactly this method and path.
+for an endpoint that takes nothing but the request this is work for nothing. Here the path is looked up and the same
+endpoint function called. The application behind has the routes too: for their documentation, and for whatever is not
+exactly this method and path.
 """
 
 from __future__ import annotations

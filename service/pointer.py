@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
-from ranktower.embedding_store.redis import PointerWatch
 from ranktower.registry import Registry
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from ranktower.embedding_store.redis import PointerWatch
 
 
 class Pointer:
@@ -16,6 +19,9 @@ class Pointer:
         """Connects to nothing yet."""
         self._redis: PointerWatch | None = None
         if settings.release.pointer == "redis":
+            # Here, because a service without Redis has no use for the client.
+            from ranktower.embedding_store.redis import PointerWatch
+
             self._redis = PointerWatch(settings.store.redis_options(), settings.release.model)
         self._registry = Registry(settings.release.registry)
         self._model = settings.release.model

@@ -149,7 +149,7 @@ class ReleaseStore:
 
 
 def _open_redis(settings: StoreSettings, manifest: Manifest) -> RedisStore:
-    # Here, because importing the client takes a fifth of a service's start.
+    # Here, because a service without Redis has no use for the client.
     from ranktower.embedding_store.redis import RedisStore
 
     return RedisStore(settings.redis_options(), manifest)

@@ -28,7 +28,7 @@ from service.settings import SHARED_FOLDER_ENV, ReleaseSettings
 
 logger = logging.getLogger(__name__)
 
-# 64 MiB take 40 ms to hash. Graphs, features and golden pairs are far below, so that whatever decides how rows are
+# So much is hashed in a moment. Graphs, features and golden pairs are far below, so that whatever decides how rows are
 # read and scored is verified before the first request; above are the tables and indexes of large catalogues.
 LARGE_FILE_BYTES = 64 << 20
 

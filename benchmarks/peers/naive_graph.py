@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from pathlib import Path
 
-import onnx
 import torch
 from torch import Tensor, nn
 
-from model_export.graphs import OPSET
+from model_export.graphs import TRACED_ROWS, trace
 from ranktower.blocks import GatedAttentionUnit
 from ranktower.models import RankTower
-
-# 0 and 1 would be baked into the graph as constants.
-_TRACED_ROWS = 3
 
 
 class NaiveGraph(nn.Module):
@@ -34,14 +28,14 @@ class NaiveGraph(nn.Module):
         """``E_u [1, Hu, D]`` and ``E_i [N, Hi, D]`` to logits ``[N]``."""
         users = user.expand(items.shape[0], -1, -1)
         attention = self.cross_attention
-        user_output = attention.user_norm(users + _attend(attention.user_branch, users, items))
-        item_output = attention.item_norm(items + _attend(attention.item_branch, items, users))
+        user_output = attention.user_norm(users + attend(attention.user_branch, users, items))
+        item_output = attention.item_norm(items + attend(attention.item_branch, items, users))
         scores: Tensor = self.similarity(user_output, item_output)
         return scores
 
 
-def _attend(unit: GatedAttentionUnit, asking: Tensor, answering: Tensor) -> Tensor:
-    """Equations 7 to 11 for N pairs: ``[N, Hq, D]`` and ``[N, Hk, D]`` to ``[N, Hq, D]``."""
+def attend(unit: GatedAttentionUnit, asking: Tensor, answering: Tensor) -> Tensor:
+    """Equations 7 to 11 for N pairs: ``[N, Hq, D]`` and ``[N, Hk, D]`` to ``[N, Hq, D]``; either N may be 1."""
     query, gate = unit.project_query(asking)
     key, value = unit.project_key_value(answering)
     weights = torch.softmax(query @ key.transpose(1, 2) * unit.scale, dim=-1)
@@ -52,23 +46,12 @@ def write_naive_graph(model: RankTower, path: Path) -> None:
     """Write the graph: ``user [1, Hu, D]`` and ``items [N, Hi, D]`` to ``scores [N]``."""
     config = model.config
     user = torch.randn(1, config.num_user_heads, config.width)
-    items = torch.randn(_TRACED_ROWS, config.num_item_heads, config.width)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        # The exporter deprecates parts of itself while it runs.
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            NaiveGraph(model).eval(),
-            (user, items),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["user", "items"],
-            output_names=["scores"],
-            dynamic_shapes={"user": {}, "items": {0: torch.export.Dim("candidates")}},
-            verbose=False,
-        )
-    if program is None:
-        raise RuntimeError("torch.onnx.export returned no program")
-    proto = program.model_proto
-    onnx.checker.check_model(proto)
+    items = torch.randn(TRACED_ROWS, config.num_item_heads, config.width)
+    proto = trace(
+        NaiveGraph(model),
+        (user, items),
+        input_names=["user", "items"],
+        output_names=["scores"],
+        dynamic_shapes={"user": {}, "items": {0: torch.export.Dim("candidates")}},
+    )
     path.write_bytes(proto.SerializeToString(deterministic=True))

@@ -7,7 +7,6 @@ import hashlib
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import httpx
 from job import FOLDER_VARIABLE, PATH
+from redis_run import free_port
 
 HERE = Path(__file__).parent
 BUILD = HERE.parents[1] / "build" / "peers"
@@ -99,7 +99,7 @@ def running(peer: Peer, bin_dir: Path, data: Path, *, core: int, body: bytes) ->
     Raises:
         RuntimeError: it ended or did not answer in time; the message has the end of its log.
     """
-    port, mark = _free_port(), secrets.token_hex(16)
+    port, mark = free_port(), secrets.token_hex(16)
     log = data / f"{peer.name}.log"
     # Some of them write to their user's home and leave folders in the temporary one, whose path must be short for Ray.
     with tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as scratch:
@@ -170,13 +170,3 @@ def _marked(mark: str) -> list[int]:
                 if entry in (folder / "environ").read_bytes().split(b"\0"):
                     found.append(int(folder.name))
     return found
-
-
-def _free_port() -> int:
-    """A free port below those that the system takes for outgoing connections, so that it stays free."""
-    for _ in range(100):
-        port = 12_000 + secrets.randbelow(20_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise SystemExit("no free port between 12000 and 32000")

@@ -60,8 +60,10 @@ def test_the_constants_have_a_line_for_each_store() -> None:
         "redis_overhead_bytes": None,
         "worker_private_mb": None,
     }
+    alone = {"private_of_workers_mb": [9000]}  # its tables too, which no other process maps
+    beside = {"2": {"private_of_workers_mb": [80, 90]}, "3": {"private_of_workers_mb": [70, 60, 85]}}
     memory = {
-        "items": {"10": {"pss_of_each_further_worker_mb": [500]}, "200": {"pss_of_each_further_worker_mb": [80, 90]}}
+        "items": {"10": {"memory": {"2": {"private_of_workers_mb": [500]}}}, "200": {"memory": {"1": alone} | beside}}
     }
     assert further_worker_mb(memory) == 90
     assert reference_costs(stages, memory=memory)["worker_private_mb"] == 90

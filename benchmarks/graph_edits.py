@@ -13,10 +13,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper, parser
 
-from model_export.scorer_graph import OPSET
+from model_export.row_graph import OPSET
 from ranktower.models import RankTower
 
 _MICROSOFT = "com.microsoft"
+_ATTENTIONS = ("user_attention", "item_attention")
 _LOGITS = ("iq", "ik", "u_logits_by_item", "u_logits", "i_logits", "logits")
 
 
@@ -85,8 +86,8 @@ WIDENED_BEFORE_TURNING = Edit(
 
 # ONNX Runtime's Softmax in place of the five operators that it is written out as.
 SOFTMAX = Edit(
-    tuple(f"{side}_{part}" for side in "ui" for part in ("largest", "shifted", "exp", "sum", "weights")),
-    "u_weights = Softmax <axis = 1> (u_logits)  i_weights = Softmax <axis = 1> (i_logits)",
+    (*(f"{side}_{part}" for side in "ui" for part in ("largest", "shifted", "exp", "sum")), *_ATTENTIONS),
+    "user_attention = Softmax <axis = 1> (u_logits)  item_attention = Softmax <axis = 1> (i_logits)",
 )
 
 
@@ -109,7 +110,7 @@ _COSINES_OF_VECTORS = """
   products = Mul (u_y_4, i_y)
   dots = ReduceSum <keepdims = 0> (products, axis_2)
   i_inverse_length_2 = Squeeze (i_inverse_length, axis_1)
-  cosines = Mul (dots, i_inverse_length_2)
+  towards_user = Mul (dots, i_inverse_length_2)
 """
 
 
@@ -124,7 +125,7 @@ def normalised_vectors(graph: onnx.ModelProto, model: RankTower) -> Edit:
     tensors["zeros"] = np.zeros(model.config.width, dtype=np.float32)
     tensors["ones"] = np.ones(model.config.width, dtype=np.float32)
     text = _NORMALISED.replace("{s}", "u") + _NORMALISED.replace("{s}", "i") + _COSINES_OF_VECTORS
-    return Edit(sorted(_between(graph, {"u_x", "i_x"}, {"cosines", "u_inverse_length"})), text, tensors)
+    return Edit(sorted(_between(graph, {"u_x", "i_x"}, {"towards_user", "u_inverse_length"})), text, tensors)
 
 
 def _between(graph: onnx.ModelProto, start: set[str], end: set[str]) -> set[str]:

@@ -18,7 +18,6 @@ from service_run import SETUPS, Cores, Release, add_core_options, make_bodies, r
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1)
 NAMES = ("local", "Redis")
-_SATURATING_CONNECTIONS = 16
 _OPEN_CONNECTIONS = 64
 
 
@@ -48,14 +47,7 @@ def _measure(
     """The saturation rate, and latencies by the share of it that was offered."""
     bodies, seconds = requests
     with running(release, SETUPS[name], {cores.server}, redis_url=redis_url) as service:
-        for warm_up in (True, False):
-            saturated = load.closed_loop(
-                service.address,
-                bodies,
-                connections=_SATURATING_CONNECTIONS,
-                seconds=1 if warm_up else seconds,
-                cores={cores.generator},
-            )
+        saturated = load.saturation(service.address, bodies, seconds=seconds, cores={cores.generator})
         say(f"{name}: saturated at {saturated.requests_per_s:.0f} requests/s")
         rate = saturated.requests_per_s
         ways: dict[str, list[float | load.PoissonRate]] = {"even": [share * rate for share in SHARES]}

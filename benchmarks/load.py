@@ -1,8 +1,9 @@
 """The load generators of the benchmarks: a closed loop (wrk) for throughput, an open loop of our own for latency.
 
 A closed loop sends a connection's next request once the last one is answered, so it finds the highest rate but hides
-waiting: a server that stalls is sent less. The open loop sends at a rate whatever the server does, and counts each
-latency from the moment at which the request was due. Both run in processes of their own, on their own cores.
+waiting: a server that stalls is sent less. The open loop, that of ``ranktower bench``, sends at a rate whatever the
+server does, and counts each latency from the moment at which the request was due. Both run in processes of their own,
+on their own cores.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# Longer than any request of a benchmark takes; open_loop.py gives up after the same time.
-ANSWER_TIMEOUT_S = 10
+from offline.bench.answers import OpenResult, rounded
+from offline.bench.offer import ANSWER_TIMEOUT_S, Endpoint, Phase, offer
+
 _START_TIMEOUT_S = 60
+_SATURATING_CONNECTIONS = 16
 
 # The bodies are read once a thread and made into whole requests, so that a request costs wrk a copy and no formatting.
 _WRK_SCRIPT = """
@@ -80,42 +82,8 @@ class ClosedResult:
 
 
 @dataclass(frozen=True)
-class OpenResult:
-    """What an open loop saw. Latencies count from the scheduled time, the wait for a free connection included.
-
-    Attributes:
-        offered_per_s: requests a second that were due.
-        achieved_per_s: answers a second, from the first due time to the last answer. Well below ``offered_per_s``
-            means that the server does not hold the rate, and the latencies only tell how long the run was.
-        p50_ms, p90_ms, p99_ms, p999_ms, max_ms: latencies. A request without an answer counts with the time it waited.
-        lag_p50_ms, lag_p99_ms: how late the generator itself noticed that a request was due.
-        requests: that were due.
-        non_200: answers with another status.
-        failed: requests whose connection broke or that had no answer ``ANSWER_TIMEOUT_S`` after the last due time.
-    """
-
-    offered_per_s: float
-    achieved_per_s: float
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    p999_ms: float
-    max_ms: float
-    lag_p50_ms: float
-    lag_p99_ms: float
-    requests: int
-    non_200: int
-    failed: int
-
-    @property
-    def errors(self) -> int:
-        """Requests that did not get a good answer."""
-        return self.non_200 + self.failed
-
-
-@dataclass(frozen=True)
 class PoissonRate:
-    """``per_second`` requests on average, at random times (exponential gaps) that ``seed`` fixes."""
+    """``per_second`` requests, at random times that ``seed`` fixes."""
 
     per_second: float
     seed: int = 0
@@ -162,6 +130,13 @@ def closed_loop(
     return ClosedResult(rate, p50, p90, p99, slowest, non_2xx=result["status"], failed=result["failed"])
 
 
+def saturation(address: str, bodies: Sequence[bytes], *, seconds: int, cores: set[int]) -> ClosedResult:
+    """A closed loop with more in flight than the server can use, after a second of the same to warm up."""
+    for length in (1, seconds):
+        result = closed_loop(address, bodies, connections=_SATURATING_CONNECTIONS, seconds=length, cores=cores)
+    return result
+
+
 def open_loop(
     address: str,
     bodies: Sequence[bytes],
@@ -184,35 +159,23 @@ def open_loop(
         cores: of the generator.
 
     Raises:
-        RuntimeError: nothing listens on the address, or the answers are not HTTP/1.1 with a content-length.
+        RankTowerError: nothing listens on the address, or the answers are not HTTP/1.1 of a known length.
     """
     poisson = rate if isinstance(rate, PoissonRate) else None
+    phase = Phase(poisson.per_second, seconds, poisson.seed) if poisson else Phase(rate, seconds)
+    answers = offer(endpoint(address, path), bodies, [phase], connections=connections, cores=cores)
+    return OpenResult.of(answers, seconds=seconds)
+
+
+def endpoint(address: str, path: str = "/v1/score") -> Endpoint:
+    """Of an address such as ``http://127.0.0.1:8000``."""
     host, _, port = address.removeprefix("http://").partition(":")
-    with tempfile.TemporaryDirectory() as folder:
-        job = {
-            "host": host,
-            "port": int(port),
-            "path": path,
-            "bodies": str(_write_bodies(folder, bodies)),
-            "rate": poisson.per_second if poisson else rate,
-            "poisson_seed": poisson.seed if poisson else None,
-            "seconds": seconds,
-            "connections": connections,
-            "timeout_s": ANSWER_TIMEOUT_S,
-        }
-        # No main guard in open_loop.py: `make bench` runs every script that has one.
-        code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import open_loop; open_loop.main()"
-        command = [sys.executable, "-c", code, json.dumps(job)]
-        printed = _run(command, cores, seconds)
-    return OpenResult(**json.loads(printed))
+    return Endpoint(host, int(port), path)
 
 
-def figures(result: ClosedResult | OpenResult) -> dict[str, float]:
+def figures(result: ClosedResult | OpenResult) -> dict[str, float | None]:
     """A result for a result file: rates to one decimal, milliseconds to three."""
-    return {
-        name: value if isinstance(value, int) else round(value, 1 if name.endswith("_per_s") else 3)
-        for name, value in dataclasses.asdict(result).items()
-    }
+    return rounded(dataclasses.asdict(result))
 
 
 def _write_bodies(folder: str, bodies: Sequence[bytes]) -> Path:

@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model_export.graphs import write_scorer, write_tower
+from model_export.calibration import build_ladder
+from model_export.graphs import write_level, write_scorer, write_tower
+from model_export.level_scorer import LevelScorer
 from offline.quality import stored_rows
 from ranktower.blocks import FieldSizes
 from ranktower.data.encoder import FeatureEncoder, FieldEncoder, SideEncoder
@@ -26,11 +28,13 @@ from ranktower.embedding_store.codec import ARRAYS, SIDES, RowDtype, RowKind, Ro
 from ranktower.embedding_store.faiss_index import FLAT_LIMIT, build_index, pooled_vectors
 from ranktower.embedding_store.local import IDS_FILE, LocalTable, map_keys, write_fallback_user
 from ranktower.embedding_store.table_writer import write_table
+from ranktower.ladder import LadderLevel
 from ranktower.models import RankTower, RankTowerConfig
 from ranktower.registry import Registry
 from ranktower.release import (
     FEATURES,
     GOLDEN,
+    LEVEL_GRAPHS,
     RETRIEVAL_INDEX,
     SCORERS,
     TABLES,
@@ -76,6 +80,8 @@ def build_reference_release(
     folder.mkdir(parents=True)
     for kind, name in SCORERS.items():
         write_scorer(model, folder / name, kind=kind, dtype=dtype)
+    for level, name in LEVEL_GRAPHS.items():
+        write_level(model, folder / name, level=level, dtype=dtype)
     for side in SIDES:
         write_tower(model, side, _SIZES, folder / TOWERS[side], bag_slots={})
     FeatureEncoder(SideEncoder((_FIELD,)), SideEncoder((_FIELD,))).save(folder / FEATURES)
@@ -109,7 +115,7 @@ def build_reference_release(
     factory = None if num_items <= FLAT_LIMIT else "IVF1024,Flat"
     build_index(folder / RETRIEVAL_INDEX, np.concatenate(pooled), factory=factory)
     _write_golden(folder, draft, model)
-    manifest = draft.model_copy(update={"files": hash_files(folder)})
+    manifest = draft.model_copy(update={"files": hash_files(folder), "ladder": _ladder(folder, draft)})
     write_manifest(folder, manifest)
     registry.publish(folder)
     registry.promote(MODEL, release)
@@ -155,6 +161,21 @@ def _write_golden(folder: Path, draft: Manifest, model: RankTower) -> None:
     ]
     users, items = np.repeat(ids["user"], 8), np.tile(ids["item"], 8)
     np.savez(folder / GOLDEN, user_ids=users, item_ids=items, scores=scores[0], embedding_scores=scores[1])
+
+
+def _ladder(folder: Path, draft: Manifest) -> tuple[LadderLevel, ...]:
+    """Measured on stored rows, the ten items with the best scores being relevant to a user."""
+    scorer, rows = LevelScorer(folder), {}
+    for side, count in (("user", 16), ("item", 1000)):
+        table, layout = LocalTable(folder / TABLES[side], draft.layout(side)), draft.redis_layout(side)
+        raw = table.fetch(table.ids_at(slice(0, count))).raw
+        rows[side] = layout.values(np.ascontiguousarray(raw[:, : layout.row_size]))
+    lists = []
+    for user in rows["user"]:
+        one = scorer.score(user[None], rows["item"], np.zeros(len(rows["item"]), dtype=np.float32))
+        one.labels[np.argsort(-one.full)[:10]] = 1
+        lists.append(one)
+    return build_ladder(lists, k=100, shares=(0.5, 0.25, 0.1))
 
 
 def _scores(

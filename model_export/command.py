@@ -1,4 +1,4 @@
-"""``ranktower export``: a finished training run to ONNX, checked against torch."""
+"""``ranktower export``: a finished training run to ONNX, checked against torch, with a measured ladder."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from model_export.calibrate import CalibrateOptions, calibrate
 from model_export.export import export_model, read_description
 from model_export.parity import RealRows
 from ranktower.data.dataset import PreparedDataset
 from ranktower.errors import ConfigError
-from ranktower.training.run import load_run
+from ranktower.training.run import TrainedRun, load_run
 from ranktower.training.tensors import side_features
 
 # Real rows of each side in the parity check: every user against every item.
@@ -27,6 +28,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--run", type=Path, required=True, help="folder of a finished training run")
     parser.add_argument("--data", type=Path, required=True, help="the prepared data it was trained on")
     parser.add_argument("--out", type=Path, required=True, help="folder to write the export to")
+    parser.add_argument("--no-ladder", action="store_true", help="leave 'ranktower calibrate' out")
     options = parser.parse_args(argv)
     started = time.monotonic()
     run, dataset = load_run(options.run), PreparedDataset.load(options.data)
@@ -34,8 +36,17 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(f"{options.data}: data_id {dataset.data_id[:12]}, the run was trained on {run.data_id[:12]}")
     description = read_description(options.out)
     if description is not None and description["run_id"] == run.run_id:
-        sys.stdout.write(f"export: {options.out} is of this very run already, {time.monotonic() - started:.1f} s\n")
-        return 0
+        told = "of this very run already"
+    else:
+        told = f"torch and ONNX differ by at most {_export(run, dataset, options.out)}"
+    sys.stdout.write(f"export: {options.out}, {told}, {time.monotonic() - started:.1f} s\n")
+    if not options.no_ladder:
+        calibrate(run, dataset, options.out, CalibrateOptions())
+    return 0
+
+
+def _export(run: TrainedRun, dataset: PreparedDataset, out: Path) -> str:
+    """Write the export; returns the greatest difference and its check."""
     generator = np.random.default_rng(0)
     real = RealRows(
         *(
@@ -44,10 +55,6 @@ def main(argv: Sequence[str]) -> int:
         )
     )
     origin = {"run_id": run.run_id, "data_id": run.data_id, "config": run.config.model_dump(mode="json")}
-    parity = export_model(run.model, run.encoder, options.out, real=real, origin=origin)
+    parity = export_model(run.model, run.encoder, out, real=real, origin=origin)
     worst = max(parity, key=lambda check: parity[check])
-    sys.stdout.write(
-        f"export: {options.out}, torch and ONNX differ by at most {parity[worst]:.1e} ({worst}), "
-        f"{time.monotonic() - started:.1f} s\n"
-    )
-    return 0
+    return f"{parity[worst]:.1e} ({worst})"

@@ -7,18 +7,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from model_export.graphs import write_scorer, write_tower
+from model_export.graphs import write_level, write_scorer, write_tower
 from model_export.parity import RealRows, check_parity
 from ranktower.data.encoder import FeatureEncoder
 from ranktower.embedding_store.codec import ROW_DTYPES, ROW_KINDS
 from ranktower.errors import ConfigError
+from ranktower.ladder import LADDER_FILE
 from ranktower.models import RankTower
-from ranktower.release import FEATURES, TOWERS, export_name
+from ranktower.release import FEATURES, LEVEL_GRAPHS, SCORERS, TOWERS, export_name
 from ranktower.training.tensors import field_sizes
 
 MODEL_FILE = "model.json"
-_SCORERS = {export_name(kind, dtype): (kind, dtype) for kind in ROW_KINDS for dtype in ROW_DTYPES}
-_FILES = (MODEL_FILE, FEATURES, *TOWERS.values(), *_SCORERS)
+_SCORERS = {export_name(SCORERS[kind], dtype): (kind, dtype) for kind in ROW_KINDS for dtype in ROW_DTYPES}
+_LEVELS = {export_name(name, dtype): (level, dtype) for level, name in LEVEL_GRAPHS.items() for dtype in ROW_DTYPES}
+_FILES = (MODEL_FILE, FEATURES, *TOWERS.values(), *_SCORERS, *_LEVELS)
 
 
 def export_model(
@@ -49,6 +51,8 @@ def export_model(
     try:
         for name, (kind, dtype) in _SCORERS.items():
             write_scorer(model, aside / name, kind=kind, dtype=dtype)
+        for name, (level, dtype) in _LEVELS.items():
+            write_level(model, aside / name, level=level, dtype=dtype)
         for side, side_encoder in (("user", encoder.user), ("item", encoder.item)):
             sizes = field_sizes(side_encoder)
             path = aside / TOWERS["user" if side == "user" else "item"]
@@ -79,7 +83,8 @@ def _refuse_foreign(out: Path) -> None:
     """An export is replaced as a whole folder, so nothing else may lie in it."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: is not a folder; give another --out")
-    foreign = sorted({path.name for path in out.iterdir()} - set(_FILES)) if out.is_dir() else []
+    names = {path.name for path in out.iterdir() if path.suffix != ".part"} if out.is_dir() else set()
+    foreign = sorted(names - {*_FILES, LADDER_FILE})
     if foreign:
         raise ConfigError(f"{out}: holds {foreign[0]!r}, which is of no export; give another --out")
 

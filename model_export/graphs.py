@@ -1,4 +1,4 @@
-"""The ONNX graphs of a release: towers cut from a trained model by torch's exporter, scorers written by hand."""
+"""The ONNX graphs of a release: towers cut from a trained model by torch's exporter, the others written by hand."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from model_export.scorer_graph import OPSET, build_scorer
+from model_export.level_graphs import build_level
+from model_export.row_graph import OPSET
+from model_export.scorer_graph import build_scorer
 from ranktower.blocks import FieldSizes, SideFeatures
 from ranktower.embedding_store.codec import ARRAYS, RowDtype, RowKind
 from ranktower.models import RankTower
+from ranktower.release import LevelGraph
 
 # Export traces with a batch of this many rows. 0 and 1 would be baked into the graph as constants.
 TRACED_ROWS = 3
@@ -40,6 +43,11 @@ class TowerGraph(nn.Module):
 def write_scorer(model: RankTower, path: Path, *, kind: RowKind, dtype: RowDtype) -> None:
     """Write the per-pair graph over stored rows of one kind and dtype, see ``model_export.scorer_graph``."""
     path.write_bytes(build_scorer(model, kind=kind, dtype=dtype).SerializeToString(deterministic=True))
+
+
+def write_level(model: RankTower, path: Path, *, level: LevelGraph, dtype: RowDtype) -> None:
+    """Write the graph of a lower level of the ladder, see ``model_export.level_graphs``."""
+    path.write_bytes(build_level(model, level, dtype=dtype).SerializeToString(deterministic=True))
 
 
 def tower_outputs(side: str) -> list[str]:

@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import numpy_helper, parser
+from numpy.typing import ArrayLike, NDArray
 
+from model_export.row_graph import build_graph
 from ranktower.blocks.gated_attention_unit import Activation
 from ranktower.blocks.maximum_similarity import MINIMUM_SQUARED_NORM
-from ranktower.embedding_store.codec import TAG_SIZE, RowDtype, RowKind
+from ranktower.embedding_store.codec import RowDtype, RowKind
 from ranktower.models import RankTower
-
-OPSET = 18
 
 # phi of the Gated Attention Unit: {x} to {y}.
 _ACTIVATIONS: dict[Activation, str] = {
@@ -30,12 +28,8 @@ _ACTIVATIONS: dict[Activation, str] = {
     "  {y}_half = Mul({x}, half)  {y} = Mul({y}_half, {y}_one)",
 }
 
-# One user row [1, tag + Hu * D] to E_u [Hu, D] and the four projections [Hu, A]. For a single user they cost a few
-# microseconds, so a user's row holds none of them.
+# The user's four projections [Hu, A]. For a single user they cost a few microseconds, so a user's row holds none.
 _USER = """
-  u_tag, u_values = Split <axis = 1> (user_rows, u_split)
-  {u_widen}
-  u_embedding = Reshape (u_wide, u_shape)
   uq_linear = MatMul (u_embedding, u_query)
   {uq}
   uk_linear = MatMul (u_embedding, u_key)
@@ -46,23 +40,8 @@ _USER = """
   ug = Sigmoid (ug_linear)
 """
 
-# N item rows to E_i [Hi, D, N] and the four projections [Hi, A, N]: turned once, widened once, cut without strides.
-_ROWS = {
-    "projected": """
-  i_turned = Transpose <perm = [1, 0]> (item_rows)
-  i_tag, i_e, i_q, i_k, i_v, i_g = Split <axis = 0> (i_turned, i_split)
-  {i_widen}
-  embedding = Reshape (i_e_wide, i_shape_d)
-  iq = Reshape (i_q_wide, i_shape_a)
-  ik = Reshape (i_k_wide, i_shape_a)
-  iv = Reshape (i_v_wide, i_shape_a)
-  ig = Reshape (i_g_wide, i_shape_a)
-""",
-    "embedding": """
-  i_turned = Transpose <perm = [1, 0]> (item_rows)
-  i_tag, i_e = Split <axis = 0> (i_turned, i_split)
-  {i_widen}
-  embedding = Reshape (i_e_wide, i_shape_d)
+# The items' projections [Hi, A, N], where their rows hold none.
+_ITEMS = """
   iq_linear = MatMul (i_query, embedding)
   {iq}
   ik_linear = MatMul (i_key, embedding)
@@ -71,8 +50,7 @@ _ROWS = {
   {iv}
   ig_linear = MatMul (i_gate, embedding)
   ig = Sigmoid (ig_linear)
-""",
-}
+"""
 
 # Equations 7 to 12, both branches. The softmax is written out: over an axis that is not the last, ONNX Runtime's own
 # moves the whole tensor twice. LayerNorm's input x comes with its mean taken off: the projection that centres is part
@@ -85,8 +63,8 @@ _ATTENTION = """
   u_shifted = Sub (u_logits, u_largest)
   u_exp = Exp (u_shifted)
   u_sum = ReduceSum (u_exp, axis_1)
-  u_weights = Div (u_exp, u_sum)
-  u_weights_4 = Unsqueeze (u_weights, axis_2)
+  user_attention = Div (u_exp, u_sum)
+  u_weights_4 = Unsqueeze (user_attention, axis_2)
   u_weighted = Mul (u_weights_4, iv)
   u_attended = ReduceSum <keepdims = 0> (u_weighted, axis_1)
   ug_3 = Unsqueeze (ug, axis_1)
@@ -102,9 +80,9 @@ _ATTENTION = """
   i_shifted = Sub (i_logits, i_largest)
   i_exp = Exp (i_shifted)
   i_sum = ReduceSum (i_exp, axis_1)
-  i_weights = Div (i_exp, i_sum)
+  item_attention = Div (i_exp, i_sum)
   uv_turned = Transpose <perm = [1, 0]> (uv)
-  i_attended = MatMul (uv_turned, i_weights)
+  i_attended = MatMul (uv_turned, item_attention)
   i_gated = Mul (ig, i_attended)
   i_change = MatMul (i_output, i_gated)
   i_mean = ReduceMean (embedding, axis_1)
@@ -152,11 +130,11 @@ _SIMILARITY = """
   i_constant = Add (i_towards_other_2, bias_product)
   with_item = Add (scaled_by_both, i_constant)
   with_both = Add (with_item, u_towards_other)
-  cosines = Mul (with_both, i_inverse_length_2)
-  best = ReduceMax (cosines, axis_1)
-  u_factor = Mul (u_inverse_length, inverse_tau)
-  contributions = Mul (best, u_factor)
-  total = ReduceSum <keepdims = 0> (contributions, axes_01)
+  towards_user = Mul (with_both, i_inverse_length_2)
+  cosines = Mul (towards_user, u_inverse_length)
+  best = ReduceMax <keepdims = 0> (cosines, axis_1)
+  contributions = Mul (best, inverse_tau)
+  total = ReduceSum <keepdims = 0> (contributions, axis_0)
   logits = Add (u_logits_by_item, i_logits)
   all_logits = ReduceSum <keepdims = 0> (logits, axes_01)
   all_cosines = ReduceSum <keepdims = 0> (cosines, axes_01)
@@ -169,56 +147,43 @@ _SIMILARITY = """
 def build_scorer(model: RankTower, *, kind: RowKind, dtype: RowDtype) -> onnx.ModelProto:
     """Rows of one user ``[1, tag + Hu * D]`` and N items ``[N, tag + Hi * (D + 4 A)]`` to ``scores [N]`` (logits).
 
-    The inputs ``user_rows`` and ``item_rows`` are stored rows as they are, seen as numbers of their dtype, the tag's
-    bytes in front included.
+    For ``/v1/explain`` it also gives the weights of both branches, ``user_attention [Hu, Hi, N]`` and ``item_attention
+    [Hi, Hu, N]``, the ``cosines [Hu, Hi, N]`` and each user sub-space's part of the score, ``contributions [Hu, N]``.
 
     Args:
         model: gives the weights.
         kind: of the item rows; ``embedding`` rows are ``[N, tag + Hi * D]`` and projected in the graph.
-        dtype: of the rows. Everything is computed in float32.
+        dtype: of the rows.
     """
     silent = _ACTIVATIONS[model.config.activation]
     activations = {name: silent.format(x=f"{name}_linear", y=name) for name in ("uq", "uk", "uv", "iq", "ik", "iv")}
-    parts = ["i_e", "i_q", "i_k", "i_v", "i_g"] if kind == "projected" else ["i_e"]
     norms = [_NORM.replace("{s}", side) for side in ("u", "i")]
-    body = "".join([_USER, _ROWS[kind], _ATTENTION, *norms, _SIMILARITY]).format(
-        **activations,
-        u_widen=_widen("u_values", "u_wide", dtype),
-        i_widen="  ".join(_widen(part, f"{part}_wide", dtype) for part in parts),
-    )
-    tensors = _weights(model, kind) | _shapes(model, kind, dtype)
-    element = "float16" if dtype == "float16" else "float"
-    user_size, item_size = (int(tensors[name].sum()) for name in ("u_split", "i_split"))
-    text = f"""<ir_version: 8, opset_import: ["" : {OPSET}], producer_name: "ranktower">
-scorer ({element}[1, {user_size}] user_rows, {element}[candidates, {item_size}] item_rows)
-  => (float[candidates] scores) {{ {body} }}"""
-    proto = parser.parse_model(text)
-    proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in tensors.items())
-    used = {name for node in proto.graph.node for name in node.input}
-    unused = [tensor for tensor in proto.graph.initializer if tensor.name not in used]
-    for tensor in unused:
-        proto.graph.initializer.remove(tensor)
-    onnx.checker.check_model(proto, full_check=True)
-    return proto
+    projections = [_USER] if kind == "projected" else [_USER, _ITEMS]
+    body = "".join([*projections, _ATTENTION, *norms, _SIMILARITY]).format(**activations)
+    users, items = model.config.num_user_heads, model.config.num_item_heads
+    outputs = {
+        "scores": "candidates",
+        "user_attention": f"{users}, {items}, candidates",
+        "item_attention": f"{items}, {users}, candidates",
+        "cosines": f"{users}, {items}, candidates",
+        "contributions": f"{users}, candidates",
+    }
+    return build_graph(body, _weights(model), config=model.config, kind=kind, dtype=dtype, outputs=outputs)
 
 
-def _widen(value: str, wide: str, dtype: RowDtype) -> str:
-    return f"{wide} = Cast <to = 1> ({value})" if dtype == "float16" else f"{wide} = Identity ({value})"
-
-
-def _weights(model: RankTower, kind: RowKind) -> dict[str, NDArray[np.generic]]:
-    """The float32 tensors of the graph, by name; linear maps stand as the side that multiplies them wants them."""
+def _weights(model: RankTower) -> dict[str, ArrayLike]:
+    """The constants of the graph, by name; linear maps stand as the side that multiplies them wants them."""
     network, width = model.cross_attention, model.config.width
     users, items = network.user_branch, network.item_branch
     centre = np.eye(width) - 1.0 / width  # takes the mean off
-    u_weight, u_bias = _array(network.user_norm.weight), _array(network.user_norm.bias)
-    i_weight, i_bias = _array(network.item_norm.weight), _array(network.item_norm.bias)
+    u_weight, u_bias = as_array(network.user_norm.weight), as_array(network.user_norm.bias)
+    i_weight, i_bias = as_array(network.item_norm.weight), as_array(network.item_norm.bias)
     mean = np.full(width, 1.0 / width)
-    arrays = {
+    return {
         # The user asks in its own branch and is asked in the items'.
-        "u_query": _array(users.query.weight).T, "u_gate": _array(users.gate.weight).T,
-        "u_key": _array(items.key.weight).T, "u_value": _array(items.value.weight).T,
-        "u_output": centre @ _array(users.output.weight), "i_output": centre @ _array(items.output.weight),
+        "u_query": as_array(users.query.weight).T, "u_gate": as_array(users.gate.weight).T,
+        "u_key": as_array(items.key.weight).T, "u_value": as_array(items.value.weight).T,
+        "u_output": centre @ as_array(users.output.weight), "i_output": centre @ as_array(items.output.weight),
         "centre": centre, "scale": users.scale,
         "u_of_square": np.stack([mean, u_weight**2]), "i_of_square": np.stack([mean, i_weight**2]),
         "u_of_x": np.stack([2 * u_weight * u_bias, u_weight * i_bias]),
@@ -227,33 +192,13 @@ def _weights(model: RankTower, kind: RowKind) -> dict[str, NDArray[np.generic]]:
         "weights": (u_weight * i_weight)[None], "zero": 0.0,
         "u_epsilon": network.user_norm.eps, "i_epsilon": network.item_norm.eps,
         "tiny": MINIMUM_SQUARED_NORM, "inverse_tau": 1.0 / model.similarity.tau.item(),
-        "one": 1.0, "half": 0.5, "half_root": 0.5**0.5,
+        "one": 1.0, "half": 0.5, "half_root": 0.5**0.5, "one_and_one": np.array([1, 1]),
+        "i_query": as_array(items.query.weight), "i_gate": as_array(items.gate.weight),
+        "i_key": as_array(users.key.weight), "i_value": as_array(users.value.weight),
     }  # fmt: skip
-    if kind == "embedding":
-        arrays |= {
-            "i_query": _array(items.query.weight), "i_gate": _array(items.gate.weight),
-            "i_key": _array(users.key.weight), "i_value": _array(users.value.weight),
-        }  # fmt: skip
-    return {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in arrays.items()}
 
 
-def _shapes(model: RankTower, kind: RowKind, dtype: RowDtype) -> dict[str, NDArray[np.generic]]:
-    """The int64 tensors: axes, shapes, and where a row is cut, in numbers of its dtype."""
-    config = model.config
-    tag = TAG_SIZE // np.dtype(dtype).itemsize
-    heads, embedding = config.num_item_heads, config.num_item_heads * config.width
-    projections = [heads * config.attention_width] * 4 if kind == "projected" else []
-    values = {
-        "u_split": [tag, config.num_user_heads * config.width],
-        "u_shape": [config.num_user_heads, config.width],
-        "i_split": [tag, embedding, *projections],
-        "i_shape_d": [heads, config.width, -1],
-        "i_shape_a": [heads, config.attention_width, -1],
-        "axis_1": [1], "axis_2": [2], "axes_01": [0, 1], "one_and_one": [1, 1],
-    }  # fmt: skip
-    return {name: np.array(value, dtype=np.int64) for name, value in values.items()}
-
-
-def _array(parameter: object) -> NDArray[np.float64]:
+def as_array(parameter: object) -> NDArray[np.float64]:
+    """A parameter's values in float64."""
     array: NDArray[np.float64] = parameter.detach().double().numpy()  # type: ignore[attr-defined]
     return array

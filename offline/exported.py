@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from ranktower.data.encoder import EncodedFeatures
-from ranktower.embedding_store.codec import ROW_DTYPES, ROW_KINDS, RowDtype, RowLayout, Side
+from ranktower.embedding_store.codec import ROW_DTYPES, RowDtype, RowLayout, Side
 from ranktower.errors import ConfigError
-from ranktower.release import FEATURES, SCORERS, TOWERS, Shape, export_name
+from ranktower.ladder import LADDER_FILE, Ladder, LadderLevel
+from ranktower.release import FEATURES, LEVEL_GRAPHS, SCORERS, TOWERS, Shape, export_name
 
 DESCRIPTION = "model.json"
 _EVERY_DTYPE = (*TOWERS.values(), FEATURES)
+_OF_A_DTYPE = (*SCORERS.values(), *LEVEL_GRAPHS.values())
 
 # Positions of rows to the arrays of those rows, as ``write_table`` wants them.
 RowFunction = Callable[[NDArray[np.int64]], dict[str, NDArray[np.float32]]]
@@ -35,6 +38,8 @@ class ExportedModel:
     data_id: str
     config: dict[str, Any]
     parity: dict[str, float]
+    ladder: tuple[LadderLevel, ...]
+    """Empty where ``ranktower calibrate`` has not been run."""
 
 
 def read_export(folder: Path) -> ExportedModel:
@@ -43,8 +48,8 @@ def read_export(folder: Path) -> ExportedModel:
     Raises:
         ConfigError: a file of the export is missing, or its description is not one.
     """
-    scorers = [export_name(kind, dtype) for kind in ROW_KINDS for dtype in ROW_DTYPES]
-    for name in (DESCRIPTION, *_EVERY_DTYPE, *scorers):
+    graphs = [export_name(name, dtype) for name in _OF_A_DTYPE for dtype in ROW_DTYPES]
+    for name in (DESCRIPTION, *_EVERY_DTYPE, *graphs):
         if not (folder / name).is_file():
             raise ConfigError(f"{folder}: no export, {name} is missing; run 'ranktower export'")
     try:
@@ -57,20 +62,37 @@ def read_export(folder: Path) -> ExportedModel:
             data_id=content["data_id"],
             config=content["config"],
             parity=content["parity"],
+            ladder=_read_ladder(folder, content["run_id"]),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder / DESCRIPTION}: not the description of an export ({error!r})") from None
 
 
+def _read_ladder(folder: Path, run_id: str) -> tuple[LadderLevel, ...]:
+    path = folder / LADDER_FILE
+    if not path.is_file():
+        return ()
+    try:
+        ladder = Ladder.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{path}: {key}: {first['msg']}; run 'ranktower calibrate'") from None
+    if ladder.of.get("run_id") != run_id:
+        of = ladder.of.get("run_id")
+        raise ConfigError(f"{path}: measured on run {of}, the export is of run {run_id}; run 'ranktower calibrate'")
+    return ladder.levels
+
+
 def release_files(dtype: RowDtype) -> dict[str, str]:
     """Which files of an export go into a release with rows of ``dtype``: name in the release -> name in the export."""
-    scorers = {name: export_name(kind, dtype) for kind, name in SCORERS.items()}
-    return scorers | {name: name for name in _EVERY_DTYPE}
+    return {name: export_name(name, dtype) for name in _OF_A_DTYPE} | {name: name for name in _EVERY_DTYPE}
 
 
-def tower_rows(exported: ExportedModel, side: Side, features: EncodedFeatures, layout: RowLayout) -> RowFunction:
-    """The exported tower over encoded features, so that a row computed offline has the bits of one computed online."""
-    session = onnxruntime.InferenceSession(str(exported.folder / TOWERS[side]), providers=["CPUExecutionProvider"])
+def tower_rows(folder: Path, side: Side, features: EncodedFeatures, layout: RowLayout) -> RowFunction:
+    """The tower of an export or a release over encoded features, so that a row computed offline has the bits of one
+    computed online."""
+    session = onnxruntime.InferenceSession(str(folder / TOWERS[side]), providers=["CPUExecutionProvider"])
     outputs = [f"{side}_{array}" for array in layout.arrays]
 
     def compute(positions: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:

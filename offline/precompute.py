@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
+from offline.delta import main as delta
 from offline.exported import ExportedModel, read_export, release_files, tower_rows
-from offline.quality import fallback_user, measure_quality, refuse_costly_rows, write_golden
 from offline.redis_target import add_redis_options, redis_options
 from ranktower.data.dataset import PreparedDataset
 from ranktower.data.dataset import Side as DatasetSide
@@ -31,6 +31,7 @@ from ranktower.embedding_store.redis import RedisWriter
 from ranktower.embedding_store.redis_client import RedisOptions
 from ranktower.embedding_store.table_writer import write_table
 from ranktower.errors import ConfigError, ReleaseError
+from ranktower.ladder import LADDER_FILE
 from ranktower.registry import STAGING, Registry
 from ranktower.release import (
     MANIFEST,
@@ -46,7 +47,9 @@ from ranktower.release import (
     release_tag,
     write_manifest,
 )
-from ranktower.training.run import TrainedRun, load_run
+
+if TYPE_CHECKING:
+    from ranktower.training.run import TrainedRun
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ class RowFormat:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
+    if "--delta" in argv:
+        return delta([option for option in argv if option != "--delta"])
     options = _parser().parse_args(argv)
     if options.batch_rows < 1 or options.max_users < 0:
         raise ConfigError(f"--batch-rows {options.batch_rows} and --max-users {options.max_users} must be positive")
@@ -99,6 +104,8 @@ def read_inputs(run_folder: Path, export_folder: Path, data_folder: Path) -> Inp
     Raises:
         ConfigError: one is missing or damaged, or they are not of one training run.
     """
+    from ranktower.training.run import load_run  # here and in _make, because --delta needs no torch
+
     run, exported = load_run(run_folder), read_export(export_folder)
     dataset = PreparedDataset.load(data_folder)
     if exported.run_id != run.run_id:
@@ -144,6 +151,8 @@ def precompute(
 
 def _make(staging: Path, draft: Manifest, inputs: Inputs, *, batch_rows: int, max_users: int) -> None:
     """Write every file of the release, the manifest last."""
+    from offline.quality import fallback_user, measure_quality, refuse_costly_rows, write_golden
+
     for leftover in staging.glob(".*.part"):  # of a file that a killed run was writing; it would be sealed as well
         leftover.unlink()
     for name, source in release_files(draft.row_dtype).items():
@@ -163,6 +172,7 @@ def _make(staging: Path, draft: Manifest, inputs: Inputs, *, batch_rows: int, ma
     manifest = draft.model_copy(
         update={
             "files": hash_files(staging),
+            "ladder": inputs.exported.ladder,
             "offline_metrics": metrics,
             "parity": inputs.exported.parity | {"stored_rows": difference},
         }
@@ -198,7 +208,7 @@ def copy_to_redis(folder: Path, manifest: Manifest, options: RedisOptions) -> No
 
 def _find_or_name(inputs: Inputs, registry: Registry, model: str, rows: RowFormat) -> tuple[str, datetime]:
     """The release of these very inputs, published or begun before, or a new name."""
-    used = set(release_files(rows.dtype).values())
+    used = {*release_files(rows.dtype).values(), LADDER_FILE}
     files = {name: entry for name, entry in hash_files(inputs.exported.folder).items() if name in used}
     key = f"{content_hash(files)} {inputs.dataset.data_id} {inputs.run.run_id} {rows.dtype} {rows.item_rows}"
     digest = hashlib.sha256(key.encode()).hexdigest()
@@ -247,7 +257,7 @@ def _write_side(
         write_table(
             folder,
             rows.ids,
-            tower_rows(exported, side, rows.features, layout),
+            tower_rows(exported.folder, side, rows.features, layout),
             layout,
             batch_size=batch_rows,
             on_batch=_advance(bar),
@@ -272,7 +282,11 @@ def _bar(name: str, total: int) -> tqdm[Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ranktower precompute", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="ranktower precompute",
+        description=__doc__,
+        epilog="--delta puts new and changed users and items into a published release: 'precompute --delta --help'.",
+    )
     parser.add_argument("--run", type=Path, required=True, help="folder of the training run")
     parser.add_argument("--export", type=Path, required=True, help="folder of 'ranktower export'")
     parser.add_argument("--data", type=Path, required=True, help="the prepared data")

@@ -25,6 +25,7 @@ def main(argv: Sequence[str]) -> int:
     published = registry.releases(options.model)
     if not published:
         raise ReleaseError(f"model {options.model!r}: no release is published in {options.registry}")
-    pointer = move_pointer(registry, redis, options.model, options.release or published[-1])
-    sys.stdout.write(f"promote: {options.model} serves {pointer.release}\n")
+    model, release = options.model, options.release or published[-1]
+    pointer = move_pointer(registry, redis, model, lambda own: own.promote(model, release), to=(model, release))
+    sys.stdout.write(f"promote: {model} serves {pointer.release}\n")
     return 0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 
-from ranktower.embedding_store.redis import check_complete, write_pointer
 from ranktower.embedding_store.redis_client import RedisOptions
+from ranktower.embedding_store.redis_releases import check_complete, write_pointer
 from ranktower.errors import ConfigError, RankTowerError
-from ranktower.registry import Pointer, Registry
+from ranktower.pointer import Pointer
+from ranktower.registry import Registry
 
 REDIS_URL = "RANKTOWER_STORE__REDIS_URL"
 
@@ -33,26 +35,36 @@ def redis_options(options: argparse.Namespace) -> RedisOptions | None:
     return RedisOptions(url, cluster=options.redis_cluster)
 
 
-def move_pointer(registry: Registry, redis: RedisOptions | None, model: str, release: str | None) -> Pointer:
-    """Promote ``release``, or roll back where it is None, in the registry and then in Redis.
+def move_pointer(
+    registry: Registry,
+    redis: RedisOptions | None,
+    model: str,
+    move: Callable[[Registry], Pointer],
+    *,
+    to: tuple[str, str] | None,
+) -> Pointer:
+    """Move the model's pointer in the registry, and then in Redis where there is one.
 
-    Redis is asked whether it holds the release before anything moves.
+    Args:
+        registry: where the pointer is.
+        redis: where else it is.
+        model: whose pointer.
+        move: moves that of the registry.
+        to: model and release that the pointer will name, None for no other than before. Redis must hold it.
 
     Raises:
         ReleaseError: the release is not published, damaged, or not complete in Redis; nothing has moved.
-        RankTowerError: Redis failed in between; says what is served where, and how to go on.
+        RankTowerError: Redis failed in between; says how to go on.
     """
-    before = registry.current(model)
-    target = release or (before.previous[0] if before and before.previous else None)
-    if redis is not None and target is not None:
-        check_complete(redis, model, target)
-    pointer = registry.promote(model, release) if release else registry.rollback(model)
+    if redis is not None and to is not None:
+        check_complete(redis, *to)
+    pointer = move(registry)
     if redis is not None:
         try:
             write_pointer(redis, model, pointer)
         except RankTowerError as error:
             raise RankTowerError(
-                f"{error}; the registry serves {pointer.release} by now, Redis does not: "
+                f"{error}; the registry's pointer has moved, the one in Redis has not: "
                 f"mend it and run 'ranktower promote --store redis --release {pointer.release}'"
             ) from error
     return pointer

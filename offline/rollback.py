@@ -18,6 +18,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--model", default="ranktower", help="name of the model in the registry")
     add_redis_options(parser)
     options = parser.parse_args(argv)
-    pointer = move_pointer(Registry(options.registry), redis_options(options), options.model, None)
-    sys.stdout.write(f"rollback: {options.model} serves {pointer.release}\n")
+    registry, model = Registry(options.registry), options.model
+    redis = redis_options(options)
+    before = registry.current(model)
+    to = (model, before.previous[0]) if before and before.previous else None
+    pointer = move_pointer(registry, redis, model, lambda own: own.rollback(model), to=to)
+    sys.stdout.write(f"rollback: {model} serves {pointer.release}\n")
     return 0

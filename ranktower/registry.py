@@ -1,4 +1,4 @@
-"""The registry: the releases of each model in one folder, and the pointer to the one that is served.
+"""The registry: the releases of each model in one folder, and the pointer to the ones that are served.
 
 ``<root>/<model>/<release>/`` are releases, ``<root>/<model>/.staging/<release>/`` releases in the making, and
 ``<root>/<model>/current`` the pointer. See ``docs/formats.md``.
@@ -6,21 +6,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from typing import BinaryIO
 
 from ranktower.embedding_store.durable import fsync_folder, fsync_tree, write_file
 from ranktower.errors import ReleaseError
+from ranktower.pointer import Pointer, Variation, VariationRole
 from ranktower.release import (
     MANIFEST,
     Manifest,
     check_model_name,
     check_release_id,
+    is_model_name,
     is_release_id,
     read_manifest,
     verify_release,
@@ -29,51 +30,6 @@ from ranktower.release import (
 POINTER = "current"
 STAGING = ".staging"
 _LOCK = ".lock"
-_MAX_PREVIOUS = 100
-
-
-class Pointer(BaseModel):
-    """Which release is served, and which ones were before, latest first."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    release: str
-    previous: tuple[str, ...] = ()
-
-    @field_validator("release", "previous")
-    @classmethod
-    def _are_releases(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        for release in (value,) if isinstance(value, str) else value:
-            try:
-                check_release_id(release)
-            except ReleaseError as error:
-                raise ValueError(str(error)) from None
-        return value
-
-    def promoted(self, release: str) -> Pointer:
-        """The pointer after ``release`` is promoted; itself if that is served already."""
-        if release == self.release:
-            return self
-        before = [self.release, *(one for one in self.previous if one != release)]
-        return Pointer(release=release, previous=tuple(before[:_MAX_PREVIOUS]))
-
-    def rolled_back(self) -> Pointer | None:
-        """The pointer to the release served before this one, None if there was none."""
-        if not self.previous:
-            return None
-        return Pointer(release=self.previous[0], previous=self.previous[1:])
-
-    def to_bytes(self) -> bytes:
-        """JSON, one line."""
-        return self.model_dump_json().encode("utf-8") + b"\n"
-
-    @classmethod
-    def from_bytes(cls, content: bytes, *, source: str) -> Pointer:
-        """The pointer in ``content``; ``source`` names it in the ReleaseError of a wrong one."""
-        try:
-            return cls.model_validate_json(content)
-        except ValidationError as error:
-            raise ReleaseError(f"{source}: not a pointer: {error.errors()[0]['msg']}, got {content!r:.100}") from error
 
 
 class Registry:
@@ -90,6 +46,11 @@ class Registry:
     def staging_dir(self, model: str, release: str) -> Path:
         """Where a release is put together before ``publish``, on the same file system; not created here."""
         return self.root / check_model_name(model) / STAGING / check_release_id(release)
+
+    def models(self) -> list[str]:
+        """Names of the models that have a folder."""
+        paths = self.root.iterdir() if self.root.is_dir() else ()
+        return sorted(path.name for path in paths if path.is_dir() and is_model_name(path.name))
 
     def releases(self, model: str) -> list[str]:
         """Ids of the published releases, oldest first."""
@@ -119,7 +80,7 @@ class Registry:
                 raise
             _verify_in_place(target, model, release)  # another run moved it, earlier or just now
             return target
-        with self._lock(model):
+        with self.lock(model):
             if target.exists():
                 if read_manifest(target) != manifest:
                     raise ReleaseError(f"{target}: another release is published under this id")
@@ -134,30 +95,37 @@ class Registry:
 
     def promote(self, model: str, release: str) -> Pointer:
         """Serve ``release`` from now on; ReleaseError if it is not published or not as its manifest says."""
-        folder = self.release_dir(model, release)
-        if not folder.is_dir():
-            known = ", ".join(self.releases(model)) or "none"
-            raise ReleaseError(
-                f"{folder}: release {release!r} of model {model!r} is not published (published: {known})"
-            )
-        _verify_in_place(folder, model, release)
-        with self._lock(model):
+        with self._proven(model, release), self.lock(model):
             before = self.current(model)
             pointer = before.promoted(release) if before else Pointer(release=release)
-            write_file(self._pointer_path(model), pointer.to_bytes())
+            self.write_pointer(model, pointer)
         return pointer
 
     def rollback(self, model: str) -> Pointer:
         """Serve again what was served before; ReleaseError if nothing was, or if that is damaged or gone."""
-        if not self._pointer_path(model).exists():
-            raise ReleaseError(f"model {model!r}: no release has been promoted")
-        with self._lock(model):
-            before = self.current(model)
-            pointer = before.rolled_back() if before else None
+        self._require_pointer(model)
+        with self.lock(model):
+            pointer = self._require_pointer(model).rolled_back()
             if pointer is None:
                 raise ReleaseError(f"model {model!r}: no release was promoted before the current one")
-            _verify_in_place(self.release_dir(model, pointer.release), model, pointer.release)
-            write_file(self._pointer_path(model), pointer.to_bytes())
+            with self._proven(model, pointer.release):
+                self.write_pointer(model, pointer)
+        return pointer
+
+    def vary(self, model: str, role: VariationRole, variation: Variation | None) -> Pointer:
+        """Try a release beside the current one as its canary or shadow, or with None no release any more.
+
+        Raises:
+            ReleaseError: no release is promoted that it could stand beside; the release is not published or not as its
+                manifest says.
+        """
+        self._require_pointer(model)
+        with contextlib.ExitStack() as stack:
+            if variation is not None:
+                stack.enter_context(self._proven(variation.model or model, variation.release))
+            stack.enter_context(self.lock(model))
+            pointer = self._require_pointer(model).varied(role, variation)
+            self.write_pointer(model, pointer)
         return pointer
 
     def current(self, model: str) -> Pointer | None:
@@ -171,18 +139,73 @@ class Registry:
             raise ReleaseError(f"{path}: cannot be read: {error.strerror}") from error
         return Pointer.from_bytes(content, source=str(path))
 
-    def _pointer_path(self, model: str) -> Path:
-        return self.root / check_model_name(model) / POINTER
+    def write_pointer(self, model: str, pointer: Pointer) -> None:
+        """Replace the pointer; by whoever holds ``lock``."""
+        write_file(self._pointer_path(model), pointer.to_bytes())
 
-    @contextmanager
-    def _lock(self, model: str) -> Iterator[None]:
-        """Hold the model's lock; the system gives it back when the process ends, however it ends."""
-        descriptor = os.open(self.root / check_model_name(model) / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    def named(self, model: str) -> set[str]:
+        """The releases of ``model`` that a pointer names, its own or another model's; ReleaseError if one cannot be
+        read."""
+        names: set[tuple[str, str]] = set()
+        for owner in self.models():
+            pointer = self.current(owner)
+            if pointer is not None:
+                names |= pointer.names(owner)
+        return {release for owner, release in names if owner == model}
+
+    @contextlib.contextmanager
+    def lock(self, model: str, name: str = _LOCK) -> Iterator[None]:
+        """Hold a lock of the model, by default that of its pointer and releases; the system gives it back when the
+        process ends, however it ends."""
+        descriptor = os.open(self.root / check_model_name(model) / name, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
+
+    def _pointer_path(self, model: str) -> Path:
+        return self.root / check_model_name(model) / POINTER
+
+    def _require_pointer(self, model: str) -> Pointer:
+        pointer = self.current(model)
+        if pointer is None:
+            raise ReleaseError(f"model {model!r}: no release has been promoted")
+        return pointer
+
+    @contextlib.contextmanager
+    def _proven(self, model: str, release: str) -> Iterator[None]:
+        """A published release that is whole, and stays so until a pointer names it."""
+        folder = self.release_dir(model, release)
+        if not folder.is_dir():
+            known = ", ".join(self.releases(model)) or "none"
+            raise ReleaseError(
+                f"{folder}: release {release!r} of model {model!r} is not published (published: {known})"
+            )
+        with hold_release(folder):
+            _verify_in_place(folder, model, release)
+            yield
+
+
+def hold_release(folder: Path) -> BinaryIO:
+    """Keep ``ranktower gc`` from removing a published release until the returned file is closed, or the process ends.
+
+    Raises:
+        ReleaseError: there is no such release, or it is being removed.
+    """
+    path = folder / MANIFEST
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise ReleaseError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise ReleaseError(f"{folder}: is being removed") from None
+    except OSError:
+        pass  # a file system without locks; there, only --keep protects what a service has open
+    return file
 
 
 def _verify_in_place(folder: Path, model: str, release: str) -> Manifest:

@@ -20,12 +20,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ranktower.embedding_store.codec import TAG_SIZE, RowDtype, RowKind, RowLayout, Side
 from ranktower.embedding_store.durable import raise_error, write_file
 from ranktower.errors import ReleaseError
+from ranktower.ladder import LadderLevel, check_ladder
 
 FORMAT_VERSION: Literal[2] = 2
 
 MANIFEST = "manifest.json"
 SCORERS: dict[RowKind, str] = {"projected": "scorer.onnx", "embedding": "embedding_scorer.onnx"}
 """The per-pair graph, for item rows of either kind; an export holds one of each dtype, ``export_name``."""
+LevelGraph = Literal["maxsim", "pooled"]
+LEVEL_GRAPHS: dict[LevelGraph, str] = {"maxsim": "maxsim.onnx", "pooled": "pooled.onnx"}
+"""Graphs of the ladder's lower levels, over ``embedding`` rows; an export holds one of each dtype as well."""
 TOWERS: dict[Side, str] = {"user": "user_tower.onnx", "item": "item_tower.onnx"}
 FEATURES = "features.json"
 TABLES: dict[Side, str] = {"user": "users", "item": "items"}
@@ -40,16 +44,21 @@ _RELEASE_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
 _BLOCK_SIZE = 4 << 20
 
 
-def export_name(kind: RowKind, dtype: RowDtype) -> str:
-    """File of an export that becomes ``SCORERS[kind]`` of a release with rows of ``dtype``."""
-    return SCORERS[kind].replace(".onnx", f".{dtype}.onnx")
+def export_name(graph: str, dtype: RowDtype) -> str:
+    """File of an export that becomes ``graph``, of SCORERS or LEVEL_GRAPHS, in a release with rows of ``dtype``."""
+    return graph.replace(".onnx", f".{dtype}.onnx")
 
 
 def check_model_name(name: str) -> str:
     """The name itself; ReleaseError unless it is 1 to 64 letters, digits, "_" or "-" and begins with no sign."""
-    if not _MODEL_NAME.fullmatch(name):
+    if not is_model_name(name):
         raise ReleaseError(f"model: {name!r} is not a model name (letters, digits, '_' and '-', at most 64)")
     return name
+
+
+def is_model_name(name: str) -> bool:
+    """Whether ``name`` reads like a model's name."""
+    return _MODEL_NAME.fullmatch(name) is not None
 
 
 def check_release_id(release: str) -> str:
@@ -130,8 +139,8 @@ class Manifest(BaseModel):
     offline_metrics: dict[str, Any] = {}
     parity: dict[str, float] = {}
     """Largest absolute differences between runtimes and dtypes, on the cosine-sum scale."""
-    ladder: tuple[dict[str, Any], ...] = ()
-    """The degradation ladder with its measured quality, best level first."""
+    ladder: tuple[LadderLevel, ...] = ()
+    """The degradation ladder with its measured quality, best level first; a release without one has full scoring."""
     fallback_user: bool = False
     """Whether ``fallback_user.bin`` holds one user row for users nothing is known of."""
 
@@ -152,6 +161,19 @@ class Manifest(BaseModel):
             if path == MANIFEST:
                 raise ValueError(f"{MANIFEST} cannot list itself")
         return files
+
+    @field_validator("ladder")
+    @classmethod
+    def _in_order(cls, ladder: tuple[LadderLevel, ...]) -> tuple[LadderLevel, ...]:
+        check_ladder(ladder)
+        return ladder
+
+    @model_validator(mode="after")
+    def _has_the_graphs_of_its_ladder(self) -> Manifest:
+        absent = [name for name in LEVEL_GRAPHS.values() if name not in self.files]
+        if self.ladder and absent:
+            raise ValueError(f"ladder: needs {absent[0]}, which files does not list")
+        return self
 
     @model_validator(mode="after")
     def _names_agree(self) -> Manifest:

@@ -11,17 +11,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranktower.embedding_store.protocol import Rows, StoreUnavailableError
-from ranktower.errors import ConfigError, DataError
-from service.budget import Deadline
+from service.anytime import Job, Reached
+from service.candidates import CandidateRows
+from service.cold_start import GivenFeatures
+from service.context import RequestContext
 from service.errors import DeadlineExceededError, MalformedError, StoreDownError
 from service.loaded import LoadedRelease
 from service.metrics import Metrics
+from service.parsing import Id, Query
 from service.scorer import UserRow
+from service.stores import Fetched
+from service.turns import Ticket
 
-Id = str | int
 UserState = Literal["PRESENT", "COMPUTED", "FALLBACK"]
-Feed = Mapping[str, NDArray[np.int64]]
+Ages = NDArray[np.float64]
+"""Seconds since each candidate's row was computed ``[N]``, NaN where there is none."""
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """A user's row and those of the candidates, stored or computed from features."""
+
+    user: UserRow
+    state: UserState
+    rows: CandidateRows
+    computed: NDArray[np.intp]
+    """Indexes of the candidates whose rows were computed, ascending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,75 +50,111 @@ class Scored:
     """[N], in the order of the candidates; NaN where there is no score, every other value is finite."""
     missing: NDArray[np.int64]
     """Indexes of the candidates without a score, ascending."""
+    degraded: Mapping[str, str | float] | None
+    """The answer's field of this name: null where everything was scored in full."""
+    computed: NDArray[np.intp] | None
+    """``Pairs.computed``; None where the query has no ``item_features``."""
+    ages_s: Ages | None
+    """None unless the query asks for them."""
 
 
 class Answering:
     """Scores the candidates of one request with one release, which the caller holds meanwhile."""
 
-    def __init__(self, release: LoadedRelease, deadline: Deadline, metrics: Metrics) -> None:
-        """``deadline`` bounds the waiting; past it nothing is scored."""
-        self._release = release
-        self._deadline = deadline
-        self._metrics = metrics
-
-    async def score(self, user_id: Id, candidate_ids: Sequence[Id], features: Mapping[str, Any] | None) -> Scored:
-        """Score the given candidates.
+    def __init__(
+        self, query: Query, release: LoadedRelease, ticket: Ticket, context: RequestContext, metrics: Metrics
+    ) -> None:
+        """``ticket`` bounds the waiting and the scoring.
 
         Raises:
-            MalformedError: ``features`` are not what the release's encoder takes; asked whether they are needed or not.
+            MalformedError: the query's features are not what the release's encoder takes.
+        """
+        self._query = query
+        self._release = release
+        self._ticket = ticket
+        self._deadline = ticket.demand.deadline
+        self._context = context
+        self._metrics = metrics
+        self._given = GivenFeatures(release.towers, query.user_features, query.item_features)
+
+    async def score(self, candidate_ids: Sequence[Id]) -> Scored:
+        """Score the given candidates; it is the request's turn when this returns.
+
+        Raises:
+            MalformedError: the features give an embedding that is too large for a row.
             StoreDownError: a store that the request needs does not answer.
             DeadlineExceededError: the time was up before the scoring.
+            ClientGoneError: nobody waits for the answer any more.
         """
-        feed = self._encode(features)
-        with self._metrics.stage("fetch"):
-            self._refuse_late()
-            user, items = await self._fetch(user_id, candidate_ids, feed)
-        return self._score(user, feed, candidate_ids, items)
+        fetched, ages_s = await self._fetch(candidate_ids)
+        return await self._score(candidate_ids, fetched, ages_s)
 
-    async def retrieve_and_score(self, user_id: Id, num_candidates: int, features: Mapping[str, Any] | None) -> Scored:
+    async def retrieve_and_score(self, num_candidates: int) -> Scored:
         """Score the candidates nearest to the user in the retrieval index. Raises as ``score``; also MalformedError
         if the release has no index."""
-        retrieval = self._release.retrieval
+        retrieval, store = self._release.retrieval, self._release.store
         if retrieval is None:
             raise MalformedError("candidate_ids: required, because this release has no retrieval index")
-        feed = self._encode(features)
-        store = self._release.store
+        user = await self._fetch_user()
+        await self._take_turn()
         with self._metrics.stage("fetch"):
-            self._refuse_late()
-            user = await self._fetch_user(user_id, feed)
-            row, _ = self._user(user, feed)
+            row, _ = self._user(user)
             candidate_ids = retrieval.candidate_ids(row, num_candidates)
+            if store.waits:
+                self._ticket.pause()
             items = await self._ask(store.fetch_items, candidate_ids)
-        return self._score(user, feed, candidate_ids, items)
+            ages_s = await self._fetch_ages(candidate_ids)
+        if store.waits:
+            await self._ticket.turn()
+        return await self._score(candidate_ids, Fetched(user, items), ages_s)
 
-    def _encode(self, features: Mapping[str, Any] | None) -> Feed | None:
-        if features is None:
-            return None
-        try:
-            return self._release.user_tower.encode(features)
-        except ConfigError as error:
-            raise MalformedError(f"user_features: {error}") from error
+    async def pairs(self, candidate_ids: Sequence[Id]) -> Pairs:
+        """The user and the given candidates, not scored; it is the request's turn then. Raises as ``score``."""
+        fetched, _ = await self._fetch(candidate_ids)
+        return self._pairs(candidate_ids, fetched)
 
-    def _refuse_late(self) -> None:
-        if self._deadline.passed():
-            raise DeadlineExceededError("the budget was used up before the embeddings were fetched")
+    async def _take_turn(self) -> None:
+        await self._ticket.turn()
+        self._metrics.observe_stage("queue", self._context.read_s + self._ticket.waited_s)
 
-    async def _fetch(self, user_id: Id, ids: Sequence[Id], feed: Feed | None) -> tuple[Rows | None, Sequence[Rows]]:
-        """The user's row and the candidates' rows, in as few round trips as their stores allow."""
+    def _time_for_fetching_s(self) -> float:
+        """Seconds until there would be no time to score; DeadlineExceededError if there are none."""
+        time_left_s = self._deadline.remaining_s()
+        if time_left_s <= 0:
+            raise DeadlineExceededError
+        # A store that answers later than this answers for nothing. But a guess must not take the time of a request
+        # that is short of it anyway.
+        return max(time_left_s - self._ticket.least_s, time_left_s / 2)
+
+    async def _fetch(self, candidate_ids: Sequence[Id]) -> tuple[Fetched, Ages | None]:
+        """The stored rows of both sides, and it is the request's turn."""
         store = self._release.store
-        found = store.find(user_id, ids)
-        if found is None and store.one_trip:
-            found = await self._ask(store.fetch_both, user_id, ids)
-        if found is not None:
-            return found.user, found.items
-        user, items = await asyncio.gather(self._fetch_user(user_id, feed), self._ask(store.fetch_items, ids))
-        return user, items
+        if store.waits:
+            with self._metrics.stage("fetch"):
+                fetched = await self._fetch_both(candidate_ids)
+                ages_s = await self._fetch_ages(candidate_ids)
+            await self._take_turn()
+            return fetched, ages_s
+        await self._take_turn()
+        with self._metrics.stage("fetch"):
+            self._time_for_fetching_s()
+            return store.find(self._query.user_id, candidate_ids), await self._fetch_ages(candidate_ids)
+
+    async def _fetch_both(self, candidate_ids: Sequence[Id]) -> Fetched:
+        """In as few round trips as the stores allow."""
+        store = self._release.store
+        if store.one_trip:
+            return await self._ask(store.fetch_both, self._query.user_id, candidate_ids)
+        return Fetched(*await asyncio.gather(self._fetch_user(), self._ask(store.fetch_items, candidate_ids)))
+
+    async def _fetch_ages(self, candidate_ids: Sequence[Id]) -> Ages | None:
+        if not self._query.freshness:
+            return None
+        return np.round(await self._ask(self._release.store.ages_s, candidate_ids), 3)
 
     async def _ask(self, fetch: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         """What a store answers within its own timeout and the request's budget."""
-        time_left_s = self._deadline.remaining_s()
-        if time_left_s <= 0:
-            raise DeadlineExceededError("the budget was used up before the embeddings were fetched")
+        time_left_s = self._time_for_fetching_s()
         store = self._release.store
         try:
             return await fetch(*arguments, timeout_s=min(time_left_s, store.timeout_s))
@@ -111,64 +163,77 @@ class Answering:
             # The loop's timers may go off a moment early, so the clock alone does not say which bound it was.
             budget_ran_out = error.kind == "timeout" and time_left_s < store.timeout_s
             if budget_ran_out or self._deadline.passed():
-                raise DeadlineExceededError("the embeddings were not fetched within the budget") from error
+                raise DeadlineExceededError from error
             raise StoreDownError("the embedding store does not answer") from error
 
-    async def _fetch_user(self, user_id: Id, feed: Feed | None) -> Rows | None:
-        """The user's row; None where the store failed and the request's own features can stand in for it."""
+    async def _fetch_user(self) -> Rows:
+        """The user's row; none where the store failed and the request's own features can stand in for it."""
         try:
-            return await self._ask(self._release.store.fetch_users, [user_id])
+            return await self._ask(self._release.store.fetch_users, [self._query.user_id])
         except StoreDownError:
-            if feed is None:
+            if not self._given.has_user:
                 raise
-            return None
+            return self._release.manifest.layout("user").no_rows(1)
 
-    def _user(self, rows: Rows | None, feed: Feed | None) -> tuple[UserRow, UserState]:
-        if rows is not None and rows.present[0]:
-            return rows.raw, "PRESENT"
-        if feed is not None:
-            try:
-                return self._release.user_tower.compute(feed), "COMPUTED"
-            except DataError as error:
-                raise MalformedError("user_features: their embedding is too large for the release's rows") from error
-        return self._release.fallback_user, "FALLBACK"
+    def _user(self, stored: Rows) -> tuple[UserRow, UserState]:
+        if stored.present[0]:
+            return stored.raw, "PRESENT"
+        computed = self._given.user_row
+        return (self._release.fallback_user, "FALLBACK") if computed is None else (computed, "COMPUTED")
 
-    def _score(
-        self, user: Rows | None, feed: Feed | None, candidate_ids: Sequence[Id], items: Sequence[Rows]
-    ) -> Scored:
+    def _pairs(self, candidate_ids: Sequence[Id], fetched: Fetched) -> Pairs:
         if self._deadline.passed():
-            raise DeadlineExceededError("the budget was used up before the candidates were scored")
+            raise DeadlineExceededError
+        user, state = self._user(fetched.user)
+        computed = self._given.item_rows(candidate_ids, fetched.items)
+        parts = fetched.items if computed is None else (*fetched.items, computed)
+        indexes = np.flatnonzero(computed.present) if computed is not None else np.empty(0, dtype=np.intp)
+        pairs = Pairs(user, state, CandidateRows(parts, len(candidate_ids)), indexes)
+        self._count(pairs, fetched)
+        return pairs
+
+    async def _score(self, candidate_ids: Sequence[Id], fetched: Fetched, ages_s: Ages | None) -> Scored:
         with self._metrics.stage("score"):
-            row, state = self._user(user, feed)
-            scores = self._score_items(row, items, num_candidates=len(candidate_ids))
+            pairs = self._pairs(candidate_ids, fetched)
+            job = Job(pairs.user, pairs.rows, self._ticket.until, self._ticket.breathe)
+            found, reached = await self._release.anytime.score(job)
+            scores = pairs.rows.to_candidates(found)
             missing = np.flatnonzero(~np.isfinite(scores))
             if len(missing):
                 scores[missing] = np.nan
-        self._count(state, [*items, user] if user is not None else items)
-        num_stored = sum(len(rows.raw) for rows in items)
-        self._count_candidates(len(candidate_ids), num_stored, num_finite=len(candidate_ids) - len(missing))
-        return Scored(state, candidate_ids, scores, missing)
+        num_nonfinite = len(pairs.rows) + len(missing) - len(candidate_ids)
+        if num_nonfinite:
+            self._metrics.nonfinite.inc(num_nonfinite)
+        if ages_s is not None:
+            ages_s[pairs.computed] = 0.0
+        computed = None if self._query.item_features is None else pairs.computed
+        return Scored(pairs.state, candidate_ids, scores, missing, self._degraded(reached), computed, ages_s)
 
-    def _score_items(self, user: UserRow, items: Sequence[Rows], *, num_candidates: int) -> NDArray[np.float32]:
-        """Scores ``[num_candidates]``, NaN for a candidate that no store had."""
-        scorer = self._release.scorer
-        if len(items) == 1 and len(items[0].raw) == num_candidates:
-            return scorer.score(user, items[0].layout, items[0].raw)
-        scores = np.full(num_candidates, np.nan, dtype=np.float32)
-        for rows in items:
-            scores[rows.present] = scorer.score(user, rows.layout, rows.raw)
-        return scores
+    def _degraded(self, reached: Reached | None) -> dict[str, str | float] | None:
+        if reached is None:
+            return None
+        level, reason = reached.level, "overrun" if reached.was_cut_short else self._ticket.pressure
+        self._metrics.degraded.labels(level.level, reason).inc()
+        return {
+            "level": level.level,
+            "reason": reason,
+            "share": round(reached.share, 4),
+            "expected_ndcg": level.ndcg_to_full,
+            "expected_recall": level.recall_to_full,
+        }
 
-    def _count(self, state: UserState, fetched: Sequence[Rows]) -> None:
-        if state != "PRESENT":
-            self._metrics.missing.labels("user").inc()
-        for rows in fetched:
-            if rows.num_rejected:
-                self._metrics.store_errors.labels("rejected_row").inc(rows.num_rejected)
-
-    def _count_candidates(self, num_candidates: int, num_stored: int, *, num_finite: int) -> None:
-        self._metrics.candidates.observe(num_candidates)
-        if num_stored < num_candidates:
-            self._metrics.missing.labels("item").inc(num_candidates - num_stored)
-        if num_finite < num_stored:
-            self._metrics.nonfinite.inc(num_stored - num_finite)
+    def _count(self, pairs: Pairs, fetched: Fetched) -> None:
+        metrics, num_candidates, num_computed = self._metrics, pairs.rows.num_candidates, len(pairs.computed)
+        metrics.candidates.observe(num_candidates)
+        num_absent = num_candidates - len(pairs.rows) + num_computed
+        if pairs.state != "PRESENT":
+            metrics.missing.labels("user").inc()
+        if num_absent:
+            metrics.missing.labels("item").inc(num_absent)
+        if pairs.state == "COMPUTED":
+            metrics.computed.labels("user").inc()
+        if num_computed:
+            metrics.computed.labels("item").inc(num_computed)
+        num_rejected = pairs.rows.num_rejected + fetched.user.num_rejected
+        if num_rejected:
+            metrics.store_errors.labels("rejected_row").inc(num_rejected)

@@ -18,27 +18,34 @@ from service.errors import ServiceError, on_http_exception, on_service_error, on
 from service.garbage import collect_garbage
 from service.metrics import Metrics
 from service.releases import Releases
-from service.routes import docs, metrics, probes, rank, release, score
+from service.routes import docs, explain, metrics, probes, rank, release, score
 from service.settings import Settings
+from service.shadow import ShadowScorer
+from service.shadow_metrics import ShadowMetrics
 from service.state import ServiceState
+from service.turns import Turns
 
 # The endpoints with a duration in the metrics; the others would only drown them in probes.
-ENDPOINTS = {"/v1/score": "score", "/v1/rank": "rank", "/v1/release": "release"}
+ENDPOINTS = {"/v1/score": "score", "/v1/rank": "rank", "/v1/explain": "explain", "/v1/release": "release"}
 
 
 def create_app(settings: Settings) -> FastAPI:
     """The routes alone, as ``docs/openapi.json`` documents them."""
     service_metrics = Metrics()
-    state = ServiceState(settings, service_metrics, Releases(settings, service_metrics))
+    releases, turns = Releases(settings, service_metrics), Turns(settings.overload, service_metrics)
+    shadow = ShadowScorer(releases, turns, ShadowMetrics(service_metrics.registry))
+    state = ServiceState(settings, service_metrics, releases, turns, shadow)
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Turns]]:
         collector = asyncio.create_task(collect_garbage())
         state.releases.start()
+        state.shadow.start()
         try:
-            yield
+            yield {"turns": turns}  # into the state of every request's scope, where service.protocol looks for it
         finally:
             collector.cancel()
+            await state.shadow.stop()
             await state.releases.stop()
 
     app = FastAPI(
@@ -61,7 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = state
-    for module in (score, rank, release, probes, metrics, docs):
+    for module in (score, rank, explain, release, probes, metrics, docs):
         app.include_router(module.router)
     return app
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,13 +19,18 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 class RequestContext:
     """One request from arrival to answer."""
 
-    __slots__ = ("arrival", "headers", "outcome", "request_id")
+    __slots__ = ("arrival", "headers", "is_gone", "outcome", "read_s", "request_id")
 
-    def __init__(self, headers: Mapping[bytes, bytes], arrival: float) -> None:
-        """``arrival`` is ``time.perf_counter()`` when the server handed the request over."""
+    def __init__(
+        self, headers: Mapping[bytes, bytes], arrival: float, is_gone: Callable[[], bool] = lambda: False
+    ) -> None:
+        """``arrival`` is ``time.perf_counter()`` when it came, ``is_gone`` tells whether its client has left."""
         self.headers = headers
         """By lower-case names; of several of one name the first. Starlette's go through all at each look."""
         self.arrival = arrival
+        self.is_gone = is_gone
+        self.read_s = 0.0
+        """Seconds from arrival until the body had been read."""
         self.request_id = _request_id(headers)
         self.outcome = "ok"
 
@@ -58,8 +63,11 @@ class ContextMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context = RequestContext(dict(reversed(scope["headers"])), time.perf_counter())
-        scope.setdefault("state", {})["context"] = context
+        state = scope.setdefault("state", {})
+        # Both are the server's to know, see ``service.protocol``.
+        arrival, is_gone = state.get("arrival") or time.perf_counter(), state.get("is_gone", lambda: False)
+        context = RequestContext(dict(reversed(scope["headers"])), arrival, is_gone)
+        state["context"] = context
         header = (b"x-request-id", context.request_id.encode("ascii"))
 
         async def send_with_id(message: Message) -> None:

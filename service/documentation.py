@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from service.budget import ENVOY_HEADER
+from service.incoming import PRIORITY_HEADER
 from service.schemas import ErrorBody
 
 _STATUSES = {
@@ -17,6 +18,7 @@ _STATUSES = {
     413: "Too many candidates, or too many bytes",
     415: "A compressed body",
     422: "Malformed: not JSON, an unknown field, a wrong type or value",
+    429: "Too much to do for another request in its time; Retry-After says when to come again",
     500: "Internal error",
     503: "Not ready, or the embedding store does not answer",
     504: "Nothing was scored within the budget",
@@ -24,11 +26,15 @@ _STATUSES = {
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": text} for status, text in _STATUSES.items()
 }
+NOT_EXPLAINABLE: dict[int | str, dict[str, Any]] = {
+    501: {"model": ErrorBody, "description": "The release was exported without what explains its scores"}
+}
 
 _HEADERS = {
     "x-request-id": "1 to 128 of A-Z a-z 0-9 . _ : / + = @ -; echoed in the answer. Another value is replaced.",
     "x-api-key": "Where the service has a key; Authorization: Bearer works too.",
-    ENVOY_HEADER: "A budget in whole milliseconds, as Envoy sends it.",
+    ENVOY_HEADER.decode(): "A budget in whole milliseconds, as Envoy sends it.",
+    PRIORITY_HEADER.decode(): "low: after all other requests, and the first to be refused. Another value says nothing.",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 
 import orjson
@@ -76,6 +77,23 @@ class MalformedError(ServiceError):
     status, error_type = 422, "malformed"
 
 
+class ShedError(ServiceError):
+    """Refused for load, before any work. ``reason`` is a label of ``ranktower_shed_total``."""
+
+    status, error_type = 429, "shed"
+
+    def __init__(self, message: str, reason: str, *, retry_after_s: float) -> None:
+        """``retry_after_s`` is rounded up to whole seconds, at least one."""
+        super().__init__(message, headers={"retry-after": str(max(1, math.ceil(retry_after_s)))})
+        self.reason = reason
+
+
+class NotExplainableError(ServiceError):
+    """The release that is served cannot say what its scores are made of."""
+
+    status, error_type = 501, "not_explainable"
+
+
 class ReleaseUnavailableError(ServiceError):
     """No release is being served; ``error_type`` says why."""
 
@@ -97,6 +115,10 @@ class DeadlineExceededError(ServiceError):
     """Nothing was scored within the request's budget."""
 
     status, error_type = 504, "deadline_exceeded"
+
+    def __init__(self) -> None:
+        """Where the time went is in the metrics, not in the text."""
+        super().__init__("the budget was used up before anything was scored")
 
 
 def error_response(request: Request, error: ServiceError) -> Response:

@@ -26,13 +26,13 @@ class GoldenMismatchError(ReleaseError):
 async def check_golden(
     folder: Path, manifest: Manifest, *, store: ReleaseStore, scorer: Scorer, tolerance: float
 ) -> float:
-    """Score the golden pairs through the store and the scorer.
+    """Score the golden pairs through the store and the scorer, but for those whose rows a delta has replaced.
 
     Args:
         tolerance: largest difference accepted, on the cosine-sum scale (score times tau).
 
     Returns:
-        The largest difference found.
+        The largest difference found; 0 where a delta has replaced rows of every pair.
 
     Raises:
         GoldenMismatchError: a difference is larger or not a number, or a row of a pair is not stored.
@@ -45,6 +45,8 @@ async def check_golden(
     users = await store.fetch_users(user_of.tolist(), timeout_s=_FETCH_TIMEOUT_S)
     # Of every store: each has the pairs, and where they hold other rows, another graph scores them.
     stores = await store.fetch_items_of_each(item_ids.tolist(), timeout_s=_FETCH_TIMEOUT_S)
+    # A delta may have replaced rows of the pairs in Redis; those have other scores, and rightly.
+    unchanged = await store.unchanged_of_each(user_ids.tolist(), item_ids.tolist(), timeout_s=_FETCH_TIMEOUT_S)
     for items in stores:
         if not (users.present.all() and items.present.all()):
             absent = int((~users.present).sum()), int((~items.present).sum())
@@ -54,11 +56,11 @@ async def check_golden(
 
     def largest_difference() -> float:
         differences = [0.0]
-        for items in stores:
-            right = expected[scores_of[items.layout.kind]]
-            for row in range(len(user_of)):
-                pairs = np.flatnonzero(pairs_user == row)
-                scores = scorer.score(users.raw[row : row + 1], items.layout, items.raw[pairs])
+        for items, is_unchanged in zip(stores, unchanged, strict=True):
+            right, item_rows = expected[scores_of[items.layout.kind]], items.whole()
+            for row in np.unique(pairs_user[is_unchanged]).tolist():
+                pairs = np.flatnonzero(is_unchanged & (pairs_user == row))
+                scores = scorer.score(users.raw[row : row + 1], items.layout, item_rows[pairs])
                 differences.append(float(np.abs(scores.astype(np.float64) - right[pairs]).max()) * manifest.tau)
         return float(np.max(differences))  # unlike max(), NaN wins
 

@@ -6,24 +6,25 @@ import asyncio
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from ranktower.embedding_store.codec import RowKind, RowLayout
+from ranktower.embedding_store.codec import RowKind
 from ranktower.embedding_store.local import read_fallback_user
-from ranktower.errors import DataError, ReleaseError
-from ranktower.registry import Registry
+from ranktower.errors import ReleaseError
+from ranktower.registry import Registry, hold_release
 from ranktower.release import Manifest, verify_release
+from service.anytime import Anytime
 from service.golden import check_golden
 from service.onnx import ONNX_ERRORS
 from service.retrieval import open_retrieval
-from service.scorer import Scorer, UserRow, UserTower
+from service.scorer import Scorer, UserRow
 from service.settings import Settings
 from service.stores import ReleaseStore
-from service.verification import LARGE_FILE_BYTES
+from service.towers import open_towers
+from service.verification import LARGE_FILE_BYTES, ReleaseKey
+from service.warm_up import warm_up
 
 logger = logging.getLogger(__name__)
 
@@ -34,17 +35,25 @@ _OPEN_ERRORS: tuple[type[Exception], ...] = (OSError, ValueError, KeyError, Type
 class LoadedRelease:
     """An open release. A request holds it from beginning to end; it is closed once the last one let go."""
 
-    def __init__(self, manifest: Manifest, store: ReleaseStore, parts: Parts) -> None:
-        """Use ``load_release``."""
+    def __init__(self, manifest: Manifest, store: ReleaseStore, parts: Parts, opened: AsyncExitStack) -> None:
+        """Use ``load_release``. ``opened`` closes what is to be closed."""
+        self._opened = opened
         self.manifest = manifest
         self.store = store
         self.scorer = parts.scorer
-        self.user_tower = parts.user_tower
+        self.costs = parts.costs
+        self.anytime = Anytime(parts.scorer, manifest.ladder, parts.costs)
+        self.towers = parts.towers
         self.fallback_user = parts.fallback_user
         self.retrieval = parts.retrieval
         self._num_requests = 0
         self._idle = asyncio.Event()
         self._idle.set()
+
+    @property
+    def key(self) -> ReleaseKey:
+        """Which release of which model it is."""
+        return self.manifest.model, self.manifest.release
 
     @property
     def release(self) -> str:
@@ -66,7 +75,7 @@ class LoadedRelease:
     async def close(self) -> None:
         """Wait for the last request, then close the stores. The caller has made sure that no new one comes."""
         await self._idle.wait()
-        await self.store.close()
+        await self._opened.aclose()
 
 
 class Parts:
@@ -74,33 +83,27 @@ class Parts:
 
     def __init__(self, folder: Path, manifest: Manifest, item_row_kinds: Sequence[RowKind]) -> None:
         """Open everything; ReleaseError if something cannot be used. ``item_row_kinds``: of the stores asked."""
-        users = manifest.layout("user")
         self.scorer = Scorer(folder, manifest, item_row_kinds)
-        self.user_tower = UserTower(folder, users)
+        # Items are computed into rows like those of the first store.
+        items = replace(manifest.layout("item"), kind=item_row_kinds[0])
+        self.towers = open_towers(folder, {"user": manifest.layout("user"), "item": items})
         row = read_fallback_user(folder, manifest)
         if row is None:
             raise ReleaseError(f"{folder}: has no fallback user, and users nothing is known of need one")
         self.fallback_user: UserRow = row
         self.retrieval = open_retrieval(folder, manifest)
-        self._warm_up([replace(manifest.layout("item"), kind=kind) for kind in item_row_kinds])
-
-    def _warm_up(self, items: Sequence[RowLayout]) -> None:
-        """Run each graph once: first runs allocate."""
-        try:
-            self.user_tower.compute(self.user_tower.encode({}))
-        except (ValueError, DataError) as error:
-            raise ReleaseError(f"user_tower.onnx: gives no row of this release: {error}") from error
-        for layout in items:
-            # The usual size of a request; rows of zeros cost as much as others.
-            self.scorer.score(self.fallback_user, layout, np.zeros((1000, layout.row_size), dtype=np.uint8))
+        self.costs = warm_up(self.scorer, manifest, item_row_kinds, self.fallback_user)
         if self.retrieval is not None:
             self.retrieval.candidate_ids(self.fallback_user, 1)
 
 
-async def load_release(settings: Settings, release: str, *, verify_all: bool = False) -> LoadedRelease:
+async def load_release(
+    settings: Settings, release: str, *, model: str | None = None, verify_all: bool = False
+) -> LoadedRelease:
     """Verify, open and prove one release of the registry, without disturbing the one being served.
 
     Args:
+        model: whose release, where it is not of the model that the settings name.
         verify_all: hash the large files too, which takes minutes; else that is left to ``LargeFileChecks``.
 
     Raises:
@@ -109,7 +112,7 @@ async def load_release(settings: Settings, release: str, *, verify_all: bool = F
         StoreUnavailableError: the store does not answer.
     """
     try:
-        return await _load(settings, release, None if verify_all else LARGE_FILE_BYTES)
+        return await _load(settings, model or settings.release.model, release, None if verify_all else LARGE_FILE_BYTES)
     except _OPEN_ERRORS as error:
         raise ReleaseError(f"{release}: cannot be opened: {type(error).__name__}: {error}") from error
 
@@ -131,20 +134,19 @@ async def _verify(folder: Path, max_hashed_bytes: int | None) -> Manifest:
         raise
 
 
-async def _load(settings: Settings, release: str, max_hashed_bytes: int | None) -> LoadedRelease:
-    folder = Registry(settings.release.registry).release_dir(settings.release.model, release)
-    manifest = await _verify(folder, max_hashed_bytes)
-    if (manifest.model, manifest.release) != (settings.release.model, release):
-        raise ReleaseError(f"{folder}: holds release {manifest.release} of model {manifest.model}")
-    store = ReleaseStore(settings.store, folder, manifest)
-    try:
+async def _load(settings: Settings, model: str, release: str, max_hashed_bytes: int | None) -> LoadedRelease:
+    folder = Registry(settings.release.registry).release_dir(model, release)
+    async with AsyncExitStack() as opened:
+        opened.enter_context(await asyncio.to_thread(hold_release, folder))
+        manifest = await _verify(folder, max_hashed_bytes)
+        if (manifest.model, manifest.release) != (model, release):
+            raise ReleaseError(f"{folder}: holds release {manifest.release} of model {manifest.model}")
+        store = ReleaseStore(settings.store, folder, manifest)
+        opened.push_async_callback(store.close)
         await store.check()
         parts = await asyncio.to_thread(Parts, folder, manifest, store.item_row_kinds)
         tolerance = settings.release.golden_tolerance
         found = await check_golden(folder, manifest, store=store, scorer=parts.scorer, tolerance=tolerance)
-    except BaseException:
-        await store.close()
-        raise
-    fields = {"release": release, "golden_difference": found}
-    logger.info("release loaded", extra={"fields": fields})
-    return LoadedRelease(manifest, store, parts)
+        fields = {"release": release, "golden_difference": found}
+        logger.info("release loaded", extra={"fields": fields})
+        return LoadedRelease(manifest, store, parts, opened.pop_all())

@@ -11,6 +11,10 @@ from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
+from ranktower.embedding_store.codec import SIDES
+from ranktower.embedding_store.overlay import OverlayPointer
+from ranktower.release import Manifest
+
 MULTIPROC_ENV = "PROMETHEUS_MULTIPROC_DIR"
 _DURATION_BUCKETS = tuple(
     ms / 1000 for ms in (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 25, 50, 100, 250, 500, 1000, 5000)
@@ -19,6 +23,8 @@ _CANDIDATE_BUCKETS = (0, 1, 10, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
 
 
 Stage = Literal["queue", "parse", "fetch", "score", "serialize"]
+Role = Literal["current", "canary", "shadow"]
+"""What a release is served as."""
 
 
 class Metrics:
@@ -48,15 +54,18 @@ class Metrics:
             f"{prefix}candidates", "Candidates of a request.", buckets=_CANDIDATE_BUCKETS, registry=self.registry
         )
         self.missing = self._counter("missing", "Users or candidates without a stored row.", "side")
+        self.computed = self._counter("computed", "Users or candidates computed from a request's features.", "side")
         self.degraded = self._counter("degraded", "Answers below full scoring.", "level", "reason")
         self.shed = self._counter("shed", "Requests refused for load.", "reason")
         self.store_errors = self._counter("store_errors", "Failures of the embedding store.", "kind")
         self.nonfinite = self._counter("nonfinite_scores", "Scores that were not finite and became null.")
-        self.refused = self._counter("release_refused", "Releases that were not accepted.", "reason")
+        self.refused = self._counter("release_refused", "Releases that were not accepted.", "reason", "role")
+        answers = self._counter("answers", "Answers with scores, by the role of the release they come from.", "role")
+        self.answers = {role: answers.labels(role) for role in ("current", "canary")}
         self._release_info = Gauge(
             f"{prefix}release_info",
-            "1 for the release being served, 0 for one that was.",
-            ["model", "release"],
+            "1 for a release being served in this role, 0 for one that was.",
+            ["model", "release", "role"],
             registry=self.registry,
             multiprocess_mode="livemax",
         )
@@ -66,8 +75,23 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="livemostrecent",
         )
-        self._served: tuple[str, str] | None = None
-        self._created: float | None = None
+        self.overlay_refused = self._counter("overlay_refused", "Overlays that were not accepted.")
+        # The least of all workers: what every one of them serves.
+        self._delta_timestamp = Gauge(
+            f"{prefix}delta_timestamp_seconds",
+            "When the newest rows of the served release's overlay were computed, since the epoch; 0 without.",
+            registry=self.registry,
+            multiprocess_mode="livemin",
+        )
+        overlay_rows = Gauge(
+            f"{prefix}overlay_rows",
+            "Rows of the served release's overlay.",
+            ["side"],
+            registry=self.registry,
+            multiprocess_mode="livemin",
+        )
+        self._overlay_rows = {side: overlay_rows.labels(side) for side in SIDES}
+        self._served: dict[Role, Manifest] = {}
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"ranktower_{name}", text, labels, registry=self.registry)
@@ -87,24 +111,28 @@ class Metrics:
         """Count a stage timed elsewhere."""
         self._stages[stage].observe(seconds)
 
-    def serve_release(self, model: str, release: str, created: float) -> None:
-        """Say which release is served; ``created`` in seconds since the epoch."""
-        if self._served is not None:
-            self._release_info.labels(*self._served).set(0)
-        self._served = (model, release)
-        self._created = created
-        self._release_info.labels(model, release).set(1)
+    def serve_release(self, role: Role, manifest: Manifest) -> None:
+        """Say which release is served in a role, in place of the one before."""
+        self.serve_nothing(role)
+        self._served[role] = manifest
+        self._release_info.labels(manifest.model, manifest.release, role).set(1)
 
-    def serve_nothing(self) -> None:
-        """Say that no release is served any more."""
-        if self._served is not None:
-            self._release_info.labels(*self._served).set(0)
-        self._served = self._created = None
+    def serve_nothing(self, role: Role) -> None:
+        """Say that no release is served in a role any more."""
+        before = self._served.pop(role, None)
+        if before is not None:
+            self._release_info.labels(before.model, before.release, role).set(0)
+
+    def serve_overlay(self, pointer: OverlayPointer | None) -> None:
+        """Say which overlay the served release has; None for none."""
+        self._delta_timestamp.set(pointer.created_s if pointer else 0)
+        for side, gauge in self._overlay_rows.items():
+            gauge.set(pointer.num_rows(side) if pointer else 0)
 
     def render(self) -> bytes:
         """The exposition text, over all workers where there are several."""
-        if self._created is not None:
-            self._release_age.set(max(0.0, time.time() - self._created))
+        if "current" in self._served:
+            self._release_age.set(max(0.0, time.time() - self._served["current"].created.timestamp()))
         folder = os.environ.get(MULTIPROC_ENV)
         if folder is None:
             return generate_latest(self.registry)

@@ -17,32 +17,43 @@ from service.errors import MalformedError, TooManyCandidatesError
 from service.settings import Settings
 
 Id = str | int
+Features = Mapping[str, Any]
 DEFAULT_NUM_CANDIDATES = 1000
 
-_SCORE_FIELDS = frozenset({"user_id", "candidate_ids", "budget_ms", "user_features"})
+MAX_EXPLAINED = 32
+"""Candidates of a ``POST /v1/explain``: each is answered with some fifty numbers, for a person to read."""
+
+_FIELDS = frozenset({"user_id", "candidate_ids", "budget_ms", "user_features", "item_features"})
+_SCORE_FIELDS = _FIELDS | {"freshness"}
 _RANK_FIELDS = _SCORE_FIELDS | {"top_k", "num_candidates"}
 
 
-@dataclass(frozen=True, slots=True)
-class ScoreQuery:
-    """Body of ``POST /v1/score``."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """What the endpoints that score are all asked with."""
 
     user_id: Id
+    budget_ms: float | None = None
+    user_features: Features | None = None
+    item_features: Mapping[str, Features] | None = None
+    """By the canonical form of the item's id."""
+    freshness: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreQuery(Query):
+    """Body of ``POST /v1/score`` and ``POST /v1/explain``."""
+
     candidate_ids: list[Id]
-    budget_ms: float | None
-    user_features: dict[str, Any] | None
 
 
-@dataclass(frozen=True, slots=True)
-class RankQuery:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankQuery(Query):
     """Body of ``POST /v1/rank``. Without ``candidate_ids``, ``num_candidates`` are retrieved."""
 
-    user_id: Id
-    candidate_ids: list[Id] | None
-    num_candidates: int
-    top_k: int | None
-    budget_ms: float | None
-    user_features: dict[str, Any] | None
+    candidate_ids: list[Id] | None = None
+    num_candidates: int = DEFAULT_NUM_CANDIDATES
+    top_k: int | None = None
 
 
 def parse_score(body: bytes, settings: Settings) -> ScoreQuery:
@@ -52,13 +63,20 @@ def parse_score(body: bytes, settings: Settings) -> ScoreQuery:
         MalformedError: not JSON, an unknown or absent field, a wrong type or value; names the field.
         TooManyCandidatesError: more than ``limits.max_candidates``.
     """
-    content = _load(body, _SCORE_FIELDS)
-    return ScoreQuery(
-        user_id=_user_id(content),
-        candidate_ids=_candidates(_required(content, "candidate_ids"), settings.limits.max_candidates),
-        budget_ms=_budget(content.get("budget_ms"), settings.budget.max_ms),
-        user_features=_features(content.get("user_features")),
-    )
+    return _parse_score(_load(body, _SCORE_FIELDS), settings, settings.limits.max_candidates)
+
+
+def parse_explain(body: bytes, settings: Settings) -> ScoreQuery:
+    """As ``parse_score``, for ``POST /v1/explain``: 1 to ``MAX_EXPLAINED`` candidates."""
+    query = _parse_score(_load(body, _FIELDS), settings, MAX_EXPLAINED)
+    if not query.candidate_ids:
+        raise MalformedError(f"candidate_ids: must hold 1 to {MAX_EXPLAINED} ids, got none")
+    return query
+
+
+def _parse_score(content: Mapping[str, Any], settings: Settings, limit: int) -> ScoreQuery:
+    common = _common(content, settings)
+    return ScoreQuery(**common, candidate_ids=_candidates(_required(content, "candidate_ids"), limit))
 
 
 def parse_rank(body: bytes, settings: Settings) -> RankQuery:
@@ -69,14 +87,26 @@ def parse_rank(body: bytes, settings: Settings) -> RankQuery:
     num_candidates = _count(content, "num_candidates", limit)
     if candidates is not None and num_candidates is not None:
         raise MalformedError("num_candidates: says how many to retrieve, so it cannot stand beside candidate_ids")
+    common = _common(content, settings)
+    if candidates is None and common["item_features"] is not None:
+        raise MalformedError("item_features: are of candidates, so they cannot stand without candidate_ids")
     return RankQuery(
-        user_id=_user_id(content),
+        **common,
         candidate_ids=None if candidates is None else _candidates(candidates, limit),
         num_candidates=min(DEFAULT_NUM_CANDIDATES, limit) if num_candidates is None else num_candidates,
         top_k=_count(content, "top_k", limit),
-        budget_ms=_budget(content.get("budget_ms"), settings.budget.max_ms),
-        user_features=_features(content.get("user_features")),
     )
+
+
+def _common(content: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """The fields of ``Query``."""
+    return {
+        "user_id": _user_id(content),
+        "budget_ms": _budget(content.get("budget_ms"), settings.budget.max_ms),
+        "user_features": _features(content.get("user_features"), "user_features"),
+        "item_features": _item_features(content.get("item_features"), settings.limits.max_item_features),
+        "freshness": _flag(content, "freshness"),
+    }
 
 
 def _load(body: bytes, fields: frozenset[str]) -> dict[str, Any]:
@@ -139,10 +169,29 @@ def _count(content: Mapping[str, Any], field: str, limit: int) -> int | None:
     return value
 
 
-def _features(value: Any) -> dict[str, Any] | None:
+def _flag(content: Mapping[str, Any], field: str) -> bool:
+    value = content.get(field)
+    if value is not None and type(value) is not bool:
+        raise MalformedError(f"{field}: must be true or false, got {_show(value)}")
+    return value is True
+
+
+def _features(value: Any, field: str) -> Features | None:
     if value is not None and type(value) is not dict:
-        raise MalformedError(f"user_features: must be an object, not {_kind(value)}")
+        raise MalformedError(f"{field}: must be an object, not {_kind(value)}")
     return value
+
+
+def _item_features(value: Any, limit: int) -> Mapping[str, Features] | None:
+    of_each = _features(value, "item_features")
+    if of_each is None:
+        return None
+    if len(of_each) > limit:
+        raise MalformedError(f"item_features: of {len(of_each)} items, at most {limit} are accepted")
+    for item, features in of_each.items():
+        if type(features) is not dict:
+            raise MalformedError(f"item_features[{_show(item)}]: must be an object, not {_kind(features)}")
+    return of_each
 
 
 _KINDS = {bool: "a boolean", float: "a float", type(None): "null", list: "a list", dict: "an object", str: "a string"}

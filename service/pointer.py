@@ -1,18 +1,19 @@
-"""Where the current release's id is read from."""
+"""Where the pointer to the releases to serve is read from."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
 
+from ranktower.pointer import Pointer
 from ranktower.registry import Registry
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from ranktower.embedding_store.redis import PointerWatch
+    from ranktower.embedding_store.redis_releases import PointerWatch
 
 
-class Pointer:
+class PointerSource:
     """The registry's file, or the store's Redis."""
 
     def __init__(self, settings: Settings) -> None:
@@ -20,24 +21,23 @@ class Pointer:
         self._redis: PointerWatch | None = None
         if settings.release.pointer == "redis":
             # Here, because a service without Redis has no use for the client.
-            from ranktower.embedding_store.redis import PointerWatch
+            from ranktower.embedding_store.redis_releases import PointerWatch
 
             self._redis = PointerWatch(settings.store.redis_options(), settings.release.model)
         self._registry = Registry(settings.release.registry)
         self._model = settings.release.model
 
-    async def read(self) -> str | None:
-        """Id of the promoted release, None if there is none.
+    async def read(self) -> Pointer | None:
+        """The model's pointer, None if no release was ever promoted.
 
         Raises:
             ReleaseError: there is a pointer, but it cannot be read.
             StoreUnavailableError: Redis does not answer.
         """
-        # The file in a thread, because the registry may lie on a network file system.
-        pointer = (
-            await self._redis.read() if self._redis else await asyncio.to_thread(self._registry.current, self._model)
-        )
-        return pointer.release if pointer else None
+        if self._redis:
+            return await self._redis.read()
+        # In a thread, because the registry may lie on a network file system.
+        return await asyncio.to_thread(self._registry.current, self._model)
 
     async def close(self) -> None:
         """Close the connection to Redis."""

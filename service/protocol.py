@@ -1,10 +1,12 @@
-"""HTTP/1.1 as uvicorn speaks it, for clients that offer another protocol too.
+"""HTTP/1.1 as uvicorn speaks it, with the time of each arrival, and for clients that offer another protocol too.
 
 Every plain connection of Java's own client begins with ``Upgrade: h2c``. A server that has no such protocol goes on as
 if the header were not there; uvicorn's parser stops instead and loses the body (github.com/Kludex/uvicorn/issues/2722).
 """
 
 from __future__ import annotations
+
+import time
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -13,7 +15,21 @@ _FRAMING = (b"content-length", b"transfer-encoding")
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """Reads on where the parser stopped for an upgrade, with a new parser that is not told of it."""
+    """Reads on where the parser stopped for an upgrade, with a new parser that is not told of it.
+
+    Puts into the state of a request's scope when it arrived (``arrival``, of ``time.perf_counter``) and how to ask
+    whether the client has left (``is_gone``).
+    """
+
+    def on_message_begin(self) -> None:
+        """As uvicorn's. Arrival is here, not when the request's task runs: the time between belongs to its budget."""
+        super().on_message_begin()
+        state = self.scope["state"]
+        turns = state.get("turns")
+        # While one request was scored, nothing was read: this one may have been in the socket ever since that began.
+        busy_since = turns.busy_since if turns is not None else None
+        state["arrival"] = time.perf_counter() if busy_since is None else busy_since
+        state["is_gone"] = self.transport.is_closing
 
     def data_received(self, data: bytes) -> None:
         """As uvicorn's, but for upgrades: the service has none."""

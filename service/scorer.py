@@ -1,21 +1,22 @@
-"""Stored rows to scores: the per-pair part of the model, and the user tower for users that are not stored.
+"""Stored rows to scores: the per-pair part of the model, and what of it explains them.
 
 Axes: ``N`` candidates, ``Hu``/``Hi`` sub-spaces of user and item, ``D`` embedding width, ``A`` attention width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ranktower.data.encoder import FeatureEncoder
 from ranktower.embedding_store.codec import RowKind, RowLayout
-from ranktower.errors import ConfigError, ReleaseError
-from ranktower.release import FEATURES, SCORERS, TOWERS, Manifest
+from ranktower.errors import ReleaseError
+from ranktower.release import LEVEL_GRAPHS, SCORERS, LevelGraph, Manifest
+from service.errors import NotExplainableError
 from service.onnx import open_session
 
 UserRow = NDArray[np.uint8]
@@ -25,9 +26,12 @@ BLOCK = 1024
 """Candidates scored at once. What the graph holds between two operators is then at most a few MB, which the processor's
 caches hold: ``docs/adr/0013``."""
 
+EXPLANATION = ("scores", "user_attention", "item_attention", "cosines", "contributions")
+"""Outputs of the graph of full scoring, see ``Scorer.explain``."""
+
 
 class Scorer:
-    """``scorer.onnx`` and ``embedding_scorer.onnx`` over rows of bytes as they are stored."""
+    """The graphs of a release over rows of bytes as they are stored: full scoring and the ladder's lower levels."""
 
     def __init__(self, folder: Path, manifest: Manifest, kinds: Iterable[RowKind]) -> None:
         """Open the graphs for items' rows of these kinds; ReleaseError if one cannot be run."""
@@ -35,6 +39,12 @@ class Scorer:
         self._sessions = {
             kind: open_session(folder / SCORERS[kind], inputs=["user_rows", "item_rows"], outputs=["scores"])
             for kind in set(kinds)
+        }
+        self._embeddings = replace(manifest.layout("item"), kind="embedding")
+        self._levels = {
+            level: open_session(folder / name, inputs=["user_rows", "item_rows"], outputs=["scores"])
+            for level, name in LEVEL_GRAPHS.items()
+            if manifest.ladder
         }
 
     def score(self, user: UserRow, layout: RowLayout, items: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -49,36 +59,29 @@ class Scorer:
             scores[start : start + BLOCK] = self._run(session, user_values, block)
         return scores
 
+    def score_level(self, level: LevelGraph, user: UserRow, items: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Uncalibrated scores ``[N]`` of a lower level, of rows ``[N, row_size]`` of kind ``embedding``."""
+        return self._run(self._levels[level], self._users.values(user), self._embeddings.values(items))
+
+    def explain(self, user: UserRow, layout: RowLayout, items: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """``scores [N]`` as ``score`` gives them, at most ``BLOCK``, and what they are made of.
+
+        Returns:
+            besides the scores the softmax weights of both branches, ``user_attention [Hu, Hi, N]`` (over Hi) and
+            ``item_attention [Hi, Hu, N]`` (over Hu), the ``cosines [Hu, Hi, N]``, and ``contributions [Hu, N]``: the
+            best cosine of each user sub-space over tau. A candidate's contributions sum to its score.
+
+        Raises:
+            NotExplainableError: the release's graph gives only scores.
+        """
+        session = self._sessions[layout.kind]
+        if not {value.name for value in session.get_outputs()}.issuperset(EXPLANATION):
+            raise NotExplainableError("the release was exported without what explains its scores; export it again")
+        rows = {"user_rows": self._users.values(user), "item_rows": layout.values(items)}
+        return dict(zip(EXPLANATION, session.run(EXPLANATION, rows), strict=True))
+
     def _run(self, session: Any, user: NDArray[np.floating], items: NDArray[np.floating]) -> NDArray[np.float32]:
         scores: NDArray[np.float32] = session.run(["scores"], {"user_rows": user, "item_rows": items})[0]
         if scores.shape != (len(items),):
             raise ReleaseError(f"the scorer gives scores of shape {scores.shape} for {len(items)} candidates")
         return scores
-
-
-class UserTower:
-    """``features.json`` and ``user_tower.onnx``: a user's row from the features in a request."""
-
-    def __init__(self, folder: Path, layout: RowLayout) -> None:
-        """Open both files of a verified release; ReleaseError if they cannot be used together."""
-        try:
-            self._encoder = FeatureEncoder.load(folder / FEATURES).user
-        except ConfigError as error:
-            raise ReleaseError(str(error)) from error
-        bags = [f"{name}_{part}" for name in self._encoder.bag_fields for part in ("values", "length")]
-        self._layout = layout
-        self._session = open_session(folder / TOWERS["user"], inputs=["codes", *bags], outputs=["user_embedding"])
-
-    def encode(self, features: Mapping[str, Any]) -> Mapping[str, NDArray[np.int64]]:
-        """The tower's inputs of one user; ConfigError naming an unknown feature or a wrong value."""
-        encoded = self._encoder.encode_one(features)
-        feed = {"codes": encoded.codes.astype(np.int64)}
-        for name in self._encoder.bag_fields:
-            feed[f"{name}_values"] = encoded.bags[name].astype(np.int64)
-            feed[f"{name}_length"] = encoded.lengths[name].astype(np.int64)
-        return feed
-
-    def compute(self, feed: Mapping[str, NDArray[np.int64]]) -> UserRow:
-        """The row of one user from what ``encode`` gave: the bytes that precompute would have stored."""
-        (embedding,) = self._session.run(["user_embedding"], dict(feed))
-        return self._layout.encode({"embedding": embedding})

@@ -99,6 +99,8 @@ class LimitSettings(Section):
     """What a request may ask for."""
 
     max_candidates: int = Field(default=10_000, ge=1, le=1_000_000)
+    max_item_features: int = Field(default=256, ge=0, le=10_000)
+    """Items whose features a request may bring: each costs what some hundred stored candidates do."""
     max_body_bytes: int = Field(default=4 << 20, ge=1024)
     body_timeout_ms: Milliseconds = 10_000.0
     """How long a client may take to send its body."""
@@ -112,7 +114,18 @@ class BudgetSettings(Section):
     max_ms: Milliseconds = 60_000.0
     """Largest ``budget_ms`` a request may name."""
     reserve_ms: float = Field(default=0.3, ge=0, le=1000, allow_inf_nan=False)
-    """Kept back from every budget for writing the answer."""
+    """Kept back from every budget for the way back to the client."""
+    margin: float = Field(default=0.2, ge=0, lt=1)
+    """Part of every budget that no work is planned into, for what cannot be foreseen."""
+
+
+class OverloadSettings(Section):
+    """How many requests may wait, and for how long."""
+
+    max_waiting: int = Field(default=256, ge=1, le=100_000)
+    """Requests of one worker that wait for their turn; those of low priority may take half of the places."""
+    max_wait_ms: Milliseconds = 1000.0
+    """How long a request without a budget may have to wait; one with a budget has that."""
 
 
 class AuthSettings(Section):
@@ -140,6 +153,7 @@ class Settings(BaseSettings):
     store: StoreSettings = StoreSettings()
     limits: LimitSettings = LimitSettings()
     budget: BudgetSettings = BudgetSettings()
+    overload: OverloadSettings = OverloadSettings()
     auth: AuthSettings = AuthSettings()
     log: LogSettings = LogSettings()
 

@@ -9,15 +9,19 @@ from starlette.requests import Request
 from service.metrics import Metrics
 from service.releases import Releases
 from service.settings import Settings
+from service.shadow import ShadowScorer
+from service.turns import Turns
 
 
 @dataclass(frozen=True)
 class ServiceState:
-    """Settings, metrics and releases of one application."""
+    """Settings, metrics, releases and the queue of one application."""
 
     settings: Settings
     metrics: Metrics
     releases: Releases
+    turns: Turns
+    shadow: ShadowScorer
 
 
 def state_of(request: Request) -> ServiceState:

@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 # read and scored is verified before the first request; above are the tables and indexes of large catalogues.
 LARGE_FILE_BYTES = 64 << 20
 
+ReleaseKey = tuple[str, str]
+"""Model and release."""
+
 RETRY_S = 30.0
 _LOCK_POLL_S = 0.2
 
@@ -43,11 +46,11 @@ class _CancelledError(Exception):
 class LargeFileChecks:
     """The checks under way, at most one a release. For one event loop."""
 
-    def __init__(self, settings: ReleaseSettings, on_damage: Callable[[str, ReleaseError], None]) -> None:
-        """``on_damage(release, error)`` is called on the event loop when a file turns out to be another."""
+    def __init__(self, settings: ReleaseSettings, on_damage: Callable[[ReleaseKey, ReleaseError], None]) -> None:
+        """``on_damage(key, error)`` is called on the event loop when a file turns out to be another."""
         self._settings = settings
         self._on_damage = on_damage
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[ReleaseKey, asyncio.Task[None]] = {}
 
     def start(self, manifest: Manifest) -> None:
         """Verify the large files of a release that has just been loaded."""
@@ -56,36 +59,37 @@ class LargeFileChecks:
             return
         folder = Registry(self._settings.registry).release_dir(manifest.model, manifest.release)
         task = asyncio.get_running_loop().create_task(_verify(folder, manifest, paths))
-        self._tasks[manifest.release] = task
-        task.add_done_callback(partial(self._report, manifest.release))
+        key = manifest.model, manifest.release
+        self._tasks[key] = task
+        task.add_done_callback(partial(self._report, key))
 
-    def cancel(self, release: str) -> None:
+    def cancel(self, key: ReleaseKey) -> None:
         """Stop verifying a release; nothing happens if that is done already."""
-        task = self._tasks.pop(release, None)
+        task = self._tasks.pop(key, None)
         if task is not None:
             task.cancel()
 
     async def stop(self) -> None:
         """Stop every check and wait until each has stopped."""
         tasks = list(self._tasks.values())
-        for release in list(self._tasks):
-            self.cancel(release)
+        for key in list(self._tasks):
+            self.cancel(key)
         if tasks:
             await asyncio.wait(tasks)
 
-    def _report(self, release: str, task: asyncio.Task[None]) -> None:
-        if self._tasks.get(release) is task:
-            del self._tasks[release]
+    def _report(self, key: ReleaseKey, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(key) is task:
+            del self._tasks[key]
         if task.cancelled():
             return
         error = task.exception()
         if error is None:
-            logger.info("release verified", extra={"fields": {"release": release}})
+            logger.info("release verified", extra={"fields": {"release": key[1]}})
         elif isinstance(error, ReleaseError):
-            self._on_damage(release, error)
+            self._on_damage(key, error)
         else:
             # A fault of this program or of the folder of results says nothing about the release.
-            logger.error("verifying the release failed", exc_info=error, extra={"fields": {"release": release}})
+            logger.error("verifying the release failed", exc_info=error, extra={"fields": {"release": key[1]}})
 
 
 async def _verify(folder: Path, manifest: Manifest, paths: Sequence[str]) -> None:
@@ -123,7 +127,7 @@ def verify_once(folder: Path, manifest: Manifest, paths: Sequence[str], *, cance
     if shared is None:
         verify_files(folder, manifest, paths, on_block=stop_if_cancelled)
         return
-    record = Path(shared, f"{manifest.release}.json")
+    record = Path(shared, f"{manifest.model}-{manifest.release}.json")
     with _turn(record.with_suffix(".lock"), cancelled, stop_if_cancelled):
         files = _identities(folder, paths)
         finding = _read(record)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -60,6 +60,13 @@ def read_tables(folder: Path) -> Tables:
     tables = Tables(users=users, items=items, interactions=interactions, spec=FeatureSpec.load(folder / SPEC_FILE))
     validate_tables(tables, folder)
     return tables
+
+
+def read_side(path: Path, id_column: str, features: Sequence[Feature]) -> pl.DataFrame:
+    """Read and validate users or items by themselves; there may be none. Raises DataError as `read_tables`."""
+    frame = _read_parquet(path)
+    _Table(frame, path).check_side(id_column, features)
+    return frame
 
 
 def write_tables(folder: Path, tables: Tables) -> None:
@@ -170,10 +177,7 @@ def validate_tables(tables: Tables, folder: Path) -> None:
     ):
         table = _Table(frame, folder / name)
         table.check_filled()
-        table.check_ids(id_column)
-        table.check_distinct(id_column)
-        for feature in features:
-            table.check_feature(feature)
+        table.check_side(id_column, features)
     _check_interactions(tables, _Table(tables.interactions, folder / INTERACTIONS_FILE))
 
 
@@ -243,8 +247,12 @@ class _Table:
             self.refuse(name, ids.str.len_bytes() > MAX_ID_BYTES, f"id {{value!r}} is longer than {MAX_ID_BYTES} bytes")
         return ids
 
-    def check_distinct(self, name: str) -> None:
-        self.refuse(name, ~self.frame[name].is_first_distinct(), "duplicate id {value!r}")
+    def check_side(self, id_column: str, features: Iterable[Feature]) -> None:
+        """Distinct ids, and every feature's column."""
+        self.check_ids(id_column)
+        self.refuse(id_column, ~self.frame[id_column].is_first_distinct(), "duplicate id {value!r}")
+        for feature in features:
+            self.check_feature(feature)
 
     def check_feature(self, feature: Feature) -> None:
         name = feature.name

@@ -65,6 +65,11 @@ class RowLayout:
         return TAG_SIZE + self._itemsize * num_values
 
     @property
+    def embedding_size(self) -> int:
+        """Bytes of the row's beginning that is a row of kind ``embedding``."""
+        return TAG_SIZE + self._itemsize * self.heads * self.width
+
+    @property
     def _itemsize(self) -> int:
         return np.dtype(_CODES[self.dtype]).itemsize
 
@@ -183,3 +188,17 @@ class Rows:
     """[n]: True where the id has a row; ``present.sum() == k``."""
     num_rejected: int = 0
     """How many stored values were of a wrong size or carried another release's tag; they count as missing."""
+
+    def __len__(self) -> int:
+        """How many rows were found."""
+        return len(self.raw)
+
+    def whole(self, chosen: NDArray[np.intp] | slice | None = None) -> NDArray[np.uint8]:
+        """The rows ``[m, row_size]``, or those at the given places among the k found."""
+        if chosen is None:
+            return self.raw
+        return self.raw[chosen]
+
+    def embeddings(self, chosen: NDArray[np.intp] | slice | None = None) -> NDArray[np.uint8]:
+        """As ``whole``, but of each row only what a row of kind ``embedding`` is; contiguous."""
+        return np.ascontiguousarray(self.whole(chosen)[:, : self.layout.embedding_size])

@@ -102,12 +102,18 @@ def load_index(path: Path, *, num_items: int, width: int) -> Any:
 
 def search(index: Any, vector: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     """Row numbers of the at most ``k`` items nearest to ``vector [d]``, best first; fewer where FAISS finds fewer."""
+    return search_products(index, vector, k)[0]
+
+
+def search_products(index: Any, vector: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """``search``, and the inner products of the items found."""
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     wanted = min(k, int(index.ntotal))
     if not wanted:
-        return np.zeros(0, dtype=np.int64)
-    _, rows = index.search(np.ascontiguousarray(vector, dtype=np.float32)[None, :], wanted)
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+    products, rows = index.search(np.ascontiguousarray(vector, dtype=np.float32)[None, :], wanted)
     found: NDArray[np.int64] = rows[0]
     # -1 stands where a list had no more to give. A number above is of a damaged file, and would name no row.
-    return found[(found >= 0) & (found < int(index.ntotal))]
+    good = (found >= 0) & (found < int(index.ntotal))
+    return found[good], products[0][good]

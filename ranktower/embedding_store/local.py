@@ -9,8 +9,9 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,13 @@ from numpy.typing import NDArray
 from ranktower.embedding_store.codec import RowLayout, Rows, Side
 from ranktower.embedding_store.durable import write_file
 from ranktower.embedding_store.ids import IdIndex
+from ranktower.embedding_store.protocol import StoredRows
 from ranktower.embedding_store.slots import SLOTS_PER_ROW, WORD_BYTES
 from ranktower.errors import ReleaseError
 from ranktower.release import FALLBACK_USER, TABLES, Manifest
+
+if TYPE_CHECKING:
+    from ranktower.embedding_store.overlay import Overlay
 
 IDS_FILE = "ids.npy"
 ROWS_FILE = "rows.bin"
@@ -39,6 +44,8 @@ class LocalTable:
         if len(keys) != len(self._rows):
             raise ReleaseError(f"{folder}: {len(keys)} ids in {IDS_FILE}, {len(self._rows)} rows in {ROWS_FILE}")
         self._index = IdIndex(keys, map_slots(folder / SLOTS_FILE, num_rows=len(keys)))
+        self._tags = _column(self._rows, np.dtype("<u8"))
+        self._embeddings = _column(self._rows, np.dtype((np.void, layout.embedding_size)))
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -53,6 +60,17 @@ class LocalTable:
         positions, present = self._index.find(ids)
         return self.layout.reject(self._rows.take(positions, axis=0), present, num_stored=len(positions))
 
+    def locate(self, ids: Sequence[object]) -> LocatedRows:
+        """Where the rows of ``ids`` are. Of each only the tag is read: a row of another release counts as missing."""
+        positions, present = self._index.find(ids)
+        good = self._tags[positions] == np.uint64(int.from_bytes(self.layout.tag, "little"))
+        num_rejected = len(positions) - int(np.count_nonzero(good))
+        if num_rejected:
+            present = present.copy()
+            present[np.flatnonzero(present)[~good]] = False
+            positions = positions[good]
+        return LocatedRows(self, positions, present, num_rejected)
+
     def find(self, ids: Sequence[object]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Row numbers of the ids found [k], and which were found [n]."""
         return self._index.find(ids)
@@ -60,6 +78,11 @@ class LocalTable:
     def rows_at(self, positions: NDArray[np.integer]) -> NDArray[np.uint8]:
         """Rows ``[k, row_size]`` by row number, as ``find`` gives them; tags unchecked."""
         return self._rows.take(positions, axis=0)
+
+    def embeddings_at(self, positions: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """The beginnings ``[k, embedding_size]`` of rows by row number: a projected row is five times as long."""
+        found: NDArray[np.uint8] = self._embeddings[positions].view(np.uint8)
+        return found.reshape(len(positions), self.layout.embedding_size)
 
     def ids_at(self, positions: NDArray[np.integer] | slice) -> list[str]:
         """Canonical ids by row number."""
@@ -74,6 +97,58 @@ class LocalTable:
                 part = slice(first, min(first + batch_size, len(self)))
                 raw = np.fromfile(file, dtype=np.uint8, count=(part.stop - first) * self.layout.row_size)
                 yield self._index.texts(part), raw.reshape(-1, self.layout.row_size)
+
+
+class RowTable(Protocol):
+    """What is asked of a ``LocalTable``, whether or not an overlay lies in front of it."""
+
+    layout: RowLayout
+
+    def fetch(self, ids: Sequence[object]) -> Rows:
+        """The rows of ``ids``."""
+        ...
+
+    def locate(self, ids: Sequence[object]) -> LocatedRows:
+        """Where the rows of ``ids`` are."""
+        ...
+
+    def rows_at(self, positions: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """Rows by row number."""
+        ...
+
+    def embeddings_at(self, positions: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """The beginnings of rows by row number."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocatedRows:
+    """Rows of a table that were looked up and not read yet: how much of them to read depends on the time there is."""
+
+    table: RowTable
+    positions: NDArray[np.int64]
+    """[k]: row numbers, in the order of the request."""
+    present: NDArray[np.bool_]
+    """[n]: True where the id has a row; ``present.sum() == k``."""
+    num_rejected: int = 0
+    """How many rows carried another release's tag; they count as missing."""
+
+    @property
+    def layout(self) -> RowLayout:
+        """Of the whole rows."""
+        return self.table.layout
+
+    def __len__(self) -> int:
+        """How many rows were found."""
+        return len(self.positions)
+
+    def whole(self, chosen: NDArray[np.intp] | slice | None = None) -> NDArray[np.uint8]:
+        """The rows ``[m, row_size]``, or those at the given places among the k found."""
+        return self.table.rows_at(self.positions if chosen is None else self.positions[chosen])
+
+    def embeddings(self, chosen: NDArray[np.intp] | slice | None = None) -> NDArray[np.uint8]:
+        """As ``whole``, but of each row only what a row of kind ``embedding`` is."""
+        return self.table.embeddings_at(self.positions if chosen is None else self.positions[chosen])
 
 
 class LocalStore:
@@ -94,15 +169,43 @@ class LocalStore:
                 raise ReleaseError(f"{release_dir / name}: {len(table)} rows, manifest says {manifest.num_rows(side)}")
             self.tables[side] = table
         self._layouts: dict[Side, RowLayout] = {side: manifest.layout(side) for side in TABLES}
+        self._created_s = manifest.created.timestamp()
+        self.use_overlay(None)
+
+    def use_overlay(self, overlay: Overlay | None) -> None:
+        """From now on an overlay's rows win over those of the release's tables; None: there are only those."""
+        self.overlay = overlay
+        covered = {side: overlay.cover(side, self.tables.get(side)) for side in TABLES} if overlay else self.tables
+        self._covered: dict[Side, RowTable] = {side: table for side, table in covered.items() if table is not None}
 
     def find(self, side: Side, ids: Sequence[str | int]) -> Rows:
         """``fetch`` for a caller that need not await: nothing in it ever waits."""
-        table = self.tables.get(side)
+        table = self._covered.get(side)
         return self._layouts[side].no_rows(len(ids)) if table is None else table.fetch(ids)
+
+    def locate(self, side: Side, ids: Sequence[str | int]) -> StoredRows:
+        """``find``, but the rows are read later, when it is known how much of them is needed."""
+        table = self._covered.get(side)
+        return self._layouts[side].no_rows(len(ids)) if table is None else table.locate(ids)
 
     async def fetch(self, side: Side, ids: Sequence[str | int], *, timeout_s: float) -> Rows:
         """The rows of ``ids``; ``timeout_s`` is not needed, for nothing is waited for."""
         return self.find(side, ids)
+
+    def find_times(self, side: Side, ids: Sequence[str | int]) -> NDArray[np.float64]:
+        """When the rows of ``ids`` were computed, [n]: seconds since the epoch, NaN for an id without a row."""
+        times_s = np.full(len(ids), np.nan)
+        if side in self.tables:
+            times_s[self.tables[side].locate(ids).present] = self._created_s
+        over = self.overlay.tables.get(side) if self.overlay else None
+        if over is not None:
+            rows, present = over.find(ids)
+            times_s[present] = over.times_s[rows]
+        return times_s
+
+    async def fetch_times(self, side: Side, ids: Sequence[str | int], *, timeout_s: float) -> NDArray[np.float64]:
+        """``find_times``; ``timeout_s`` is not needed, for nothing is waited for."""
+        return self.find_times(side, ids)
 
     async def ping(self) -> None:
         """Always well: an open mapping does not go away."""
@@ -110,6 +213,7 @@ class LocalStore:
     async def close(self) -> None:
         """Let go of the mappings; the system unmaps each once the last array on it is gone."""
         self.tables = {}
+        self.use_overlay(None)
 
 
 def write_fallback_user(folder: Path, layout: RowLayout, arrays: Mapping[str, NDArray[np.floating]]) -> None:
@@ -148,6 +252,13 @@ def _map_rows(path: Path, row_size: int) -> NDArray[np.uint8]:
     # Rows are asked for one here, one there. Reading ahead of each would bring 100 times the bytes from the disk.
     mapped.madvise(mmap.MADV_RANDOM)
     return np.frombuffer(mapped, dtype=np.uint8).reshape(-1, row_size)
+
+
+def _column(rows: NDArray[np.uint8], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The first bytes of each row as one value, ``[n]``, without a copy."""
+    return np.ndarray(
+        (len(rows),), dtype=dtype, buffer=rows if len(rows) else bytes(dtype.itemsize), strides=rows.strides[:1]
+    )
 
 
 def map_keys(path: Path) -> NDArray[np.generic]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
-from ranktower.embedding_store.codec import Rows, Side
+import numpy as np
+from numpy.typing import NDArray
+
+from ranktower.embedding_store.codec import RowLayout, Rows, Side
 from ranktower.errors import StoreError
 
-__all__ = ["EmbeddingStore", "FailureKind", "Rows", "Side", "StoreUnavailableError"]
+__all__ = ["EmbeddingStore", "FailureKind", "Rows", "Side", "StoreUnavailableError", "StoredRows"]
 
 FailureKind = Literal["timeout", "connection", "protocol", "auth"]
 
@@ -20,6 +23,37 @@ class StoreUnavailableError(StoreError):
         """``problem`` names the store's address and what happened."""
         super().__init__(problem)
         self.kind: FailureKind = kind
+
+
+class StoredRows(Protocol):
+    """What a store has of some ids, read already (``Rows``) or not (``LocatedRows``)."""
+
+    @property
+    def layout(self) -> RowLayout:
+        """Of the whole rows."""
+        ...
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """[n]: True where the id has a row; ``present.sum() == k``."""
+        ...
+
+    @property
+    def num_rejected(self) -> int:
+        """How many stored values were no rows of this release; they count as missing."""
+        ...
+
+    def __len__(self) -> int:
+        """How many rows were found: k."""
+        ...
+
+    def whole(self, chosen: NDArray[np.intp] | slice | None = None) -> NDArray[np.uint8]:
+        """The rows ``[m, row_size]``, or those at the given places among the k found."""
+        ...
+
+    def embeddings(self, chosen: NDArray[np.intp] | slice | None = None) -> NDArray[np.uint8]:
+        """As ``whole``, but of each row only what a row of kind ``embedding`` is."""
+        ...
 
 
 class EmbeddingStore(Protocol):

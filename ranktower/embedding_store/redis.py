@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -18,31 +17,35 @@ from numpy.typing import NDArray
 from ranktower.embedding_store.codec import Rows, Side
 from ranktower.embedding_store.ids import MAX_ID_BYTES, encode_ids
 from ranktower.embedding_store.local import LocalTable
+from ranktower.embedding_store.overlay import OverlayPointer
 from ranktower.embedding_store.redis_client import RedisOptions, open_reader, open_sync_client, store_errors
-from ranktower.errors import ReleaseError
-from ranktower.registry import Pointer
 from ranktower.release import Manifest, check_model_name, check_release_id, parse_manifest
 
 _SIDE_LETTERS: dict[Side, str] = {"user": "u", "item": "i"}
-_UNLINK_BATCH = 1000
 
 
 def row_key_prefix(model: str, release: str, side: Side) -> bytes:
     """What comes before the id in the key of a row."""
-    return f"{_release_prefix(model, release)}{_SIDE_LETTERS[side]}:".encode()
+    return f"{release_prefix(model, release)}{_SIDE_LETTERS[side]}:".encode()
+
+
+def time_key_prefix(model: str, release: str, side: Side) -> bytes:
+    """What comes before the id in the key of the time at which a row was computed after the release was published."""
+    return f"{release_prefix(model, release)}{_SIDE_LETTERS[side]}t:".encode()
+
+
+def overlay_key(model: str, release: str) -> str:
+    """The key of the pointer to the overlay whose rows were written last."""
+    return f"{release_prefix(model, release)}delta"
 
 
 def manifest_key(model: str, release: str) -> str:
     """The key that says that the release is complete."""
-    return f"{_release_prefix(model, release)}manifest"
+    return f"{release_prefix(model, release)}manifest"
 
 
-def pointer_key(model: str) -> str:
-    """The key of the pointer to the release that is served."""
-    return f"ranktower:{check_model_name(model)}:current"
-
-
-def _release_prefix(model: str, release: str) -> str:
+def release_prefix(model: str, release: str) -> str:
+    """What all keys of a release begin with."""
     return f"ranktower:{check_model_name(model)}:{check_release_id(release)}:"
 
 
@@ -58,7 +61,10 @@ class RedisStore:
         self._options = options
         self._layouts = {side: manifest.redis_layout(side) for side in _SIDE_LETTERS}
         self._prefixes = {side: row_key_prefix(manifest.model, manifest.release, side) for side in _SIDE_LETTERS}
+        self._time_prefixes = {side: time_key_prefix(manifest.model, manifest.release, side) for side in _SIDE_LETTERS}
+        self._created_s = manifest.created.timestamp()
         self._manifest_key = manifest_key(manifest.model, manifest.release).encode()
+        self._overlay_key = overlay_key(manifest.model, manifest.release)
         options.connection_options()
         self._reader = open_reader(options)
 
@@ -81,6 +87,22 @@ class RedisStore:
             self._layouts["user"].decode_values(_at_ids(user_values, is_user)),
             self._layouts["item"].decode_values(_at_ids(item_values, is_item)),
         )
+
+    async def fetch_times(self, side: Side, ids: Sequence[str | int], *, timeout_s: float) -> NDArray[np.float64]:
+        """When the rows of ``ids`` were computed, [n]: seconds since the epoch, NaN for an id without a row."""
+        keys, is_id = self._keys(side, ids)
+        behind = len(self._prefixes[side])
+        time_keys = [self._time_prefixes[side] + key[behind:] for key in keys]
+        values = await self._get([*keys, *time_keys], timeout_s) if keys else []
+        rows = self._layouts[side].decode_values(_at_ids(values[: len(keys)], is_id))
+        times = _at_ids(values[len(keys) :], is_id)
+        times_s = [float(time) if time and time.isdigit() else self._created_s for time in times]
+        return np.where(rows.present, times_s, np.nan)
+
+    async def read_overlay_pointer(self) -> OverlayPointer | None:
+        """The overlay whose rows were written last, None where there is none; ReleaseError if it cannot be read."""
+        (content,) = await self._get([self._overlay_key.encode()], self._options.timeout_s)
+        return None if content is None else OverlayPointer.from_bytes(content, source=self._overlay_key)
 
     def _keys(self, side: Side, ids: Sequence[str | int]) -> tuple[list[bytes], list[bool] | None]:
         """Keys of the ids that are ids, and where those stand; None where all are."""
@@ -121,29 +143,6 @@ def _at_ids(values: list[bytes | None], is_id: list[bool] | None) -> list[bytes 
     return [next(answers) if good else None for good in is_id]
 
 
-class PointerWatch:
-    """Reads a model's pointer in Redis, for a service that follows it."""
-
-    def __init__(self, options: RedisOptions, model: str) -> None:
-        """Nothing is connected before the first ``read``."""
-        self._options = options
-        self._key = pointer_key(model)
-        options.connection_options()
-        self._reader = open_reader(options)
-
-    async def read(self) -> Pointer | None:
-        """The pointer, None before the first promote; StoreUnavailableError, or ReleaseError for a broken pointer."""
-        with store_errors(self._options):
-            async with asyncio.timeout(self._options.timeout_s):
-                (content,) = await self._reader.mget([self._key.encode()])
-        return None if content is None else Pointer.from_bytes(content, source=self._key)
-
-    async def close(self) -> None:
-        """Close the connection."""
-        with store_errors(self._options):
-            await self._reader.close()
-
-
 class RedisWriter:
     """Writes a release's rows, blocking, in pipelined batches. Every step may be repeated; the bytes stay the same.
 
@@ -155,7 +154,7 @@ class RedisWriter:
         self._options = options
         self._manifest = manifest
         self._manifest_key = manifest_key(manifest.model, manifest.release)
-        self._progress_key = f"{_release_prefix(manifest.model, manifest.release)}progress"
+        self._progress_key = f"{release_prefix(manifest.model, manifest.release)}progress"
         with store_errors(options):
             self._client: Any = open_sync_client(options)
 
@@ -175,8 +174,18 @@ class RedisWriter:
             value = self._client.hget(self._progress_key, side)
         return int(value) if value is not None else 0
 
-    def write(self, side: Side, ids: Sequence[str | int], raw: NDArray[np.uint8]) -> None:
+    def write(
+        self,
+        side: Side,
+        ids: Sequence[str | int],
+        raw: NDArray[np.uint8],
+        *,
+        times_s: NDArray[np.int64] | None = None,
+    ) -> None:
         """Store rows ``raw [n, row_size]`` under ``ids`` [n], in one pipeline.
+
+        Args:
+            times_s: [n], when the rows were computed, in seconds since the epoch; None: with the release.
 
         Raises:
             ValueError: an id is none, or the rows are not of this release.
@@ -192,6 +201,10 @@ class RedisWriter:
             pipeline = (
                 self._client.pipeline(transaction=False) if not self._options.cluster else self._client.pipeline()
             )
+            if times_s is not None:  # first, so that no row of a delta is ever taken for one of the release
+                time_prefix = time_key_prefix(self._manifest.model, self._manifest.release, side)
+                for one, time_s in zip(encoded, times_s.tolist(), strict=True):
+                    pipeline.set(time_prefix + one, time_s)
             for one, row in zip(encoded, raw, strict=True):
                 pipeline.set(prefix + one, row.tobytes())
             pipeline.execute()
@@ -215,6 +228,11 @@ class RedisWriter:
                 self._client.hset(self._progress_key, side, done)
             on_batch(len(ids))
 
+    def write_overlay_pointer(self, pointer: OverlayPointer) -> None:
+        """Say which overlay's rows have been written."""
+        with store_errors(self._options):
+            self._client.set(overlay_key(self._manifest.model, self._manifest.release), pointer.to_bytes())
+
     def finish(self) -> None:
         """Declare the release complete."""
         with store_errors(self._options):
@@ -226,57 +244,3 @@ class RedisWriter:
         with store_errors(self._options):
             content = self._client.get(self._manifest_key)
         return content is not None and parse_manifest(content, source=self._manifest_key) == self._manifest
-
-
-def read_pointer(options: RedisOptions, model: str) -> Pointer | None:
-    """The pointer in Redis, None before the first promote."""
-    key = pointer_key(model)
-    with _client(options) as client:
-        content = client.get(key)
-    return None if content is None else Pointer.from_bytes(content, source=key)
-
-
-def check_complete(options: RedisOptions, model: str, release: str) -> None:
-    """Return if the whole release has been written to Redis, ReleaseError if not."""
-    with _client(options) as client:
-        if not client.exists(manifest_key(model, release)):
-            raise ReleaseError(f"redis {options.address}: release {release!r} of model {model!r} is not complete")
-
-
-def write_pointer(options: RedisOptions, model: str, pointer: Pointer) -> None:
-    """Promote in Redis: one SET, so that a reader sees the old pointer or the new one.
-
-    Raises:
-        ReleaseError: the release is not complete in Redis.
-    """
-    check_complete(options, model, pointer.release)
-    with _client(options) as client:
-        client.set(pointer_key(model), pointer.to_bytes())
-
-
-def delete_release(options: RedisOptions, model: str, release: str) -> int:
-    """Delete all keys of a release and return how many rows there were; ReleaseError if it is the current one.
-
-    The manifest key goes first: a release that is half deleted is not complete.
-    """
-    pointer = read_pointer(options, model)
-    if pointer is not None and pointer.release == release:
-        raise ReleaseError(f"redis {options.address}: release {release!r} of model {model!r} is the current one")
-    num_deleted = 0
-    with _client(options) as client:
-        client.unlink(manifest_key(model, release))
-        # Neither a model's name nor a release id can hold a sign that SCAN's patterns give a meaning to.
-        keys = client.scan_iter(match=_release_prefix(model, release) + "*", count=_UNLINK_BATCH)
-        while batch := list(itertools.islice(keys, _UNLINK_BATCH)):
-            num_deleted += client.unlink(*batch)
-    return num_deleted
-
-
-@contextmanager
-def _client(options: RedisOptions) -> Iterator[Any]:
-    with store_errors(options):
-        client = open_sync_client(options)
-        try:
-            yield client
-        finally:
-            client.close()

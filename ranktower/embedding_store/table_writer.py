@@ -96,9 +96,14 @@ class TableWriter:
             start: must be ``rows_done``.
             arrays: the arrays of the layout, each [n, H, D or A], of the caller's rows ``order[start : start + n]``.
         """
+        self.write_rows(start, self._layout.encode(arrays))
+
+    def write_rows(self, start: int, raw: NDArray[np.uint8]) -> None:
+        """``write`` for rows ``[n, row_size]`` that are encoded already."""
         if self._file is None or start != self.rows_done:
             raise ValueError(f"start: {start}, but {self.rows_done} rows are done")
-        raw = self._layout.encode(arrays)
+        if raw.shape[1:] != (self._layout.row_size,):
+            raise ValueError(f"raw: shape {raw.shape}, expected [n, {self._layout.row_size}]")
         if start + len(raw) > len(self.order):
             raise ValueError(f"arrays: {start + len(raw)} rows for {len(self.order)} ids")
         _write_at(self._file, raw, start * self._layout.row_size)

@@ -29,13 +29,8 @@ async def livez() -> Response:
 )
 async def readyz(request: Request) -> Response:
     """200 once a release is verified (but for its large files, which follow), warmed up and has reproduced its golden
-    scores. A newer release that was refused is named, while the old one goes on being served."""
+    scores. A newer release that was refused is named, while the old one goes on being served, and so is a canary or
+    shadow."""
     releases = state_of(request).releases
-    release = releases.current().release
-    refusal = releases.refusal
-    answer = {
-        "status": "ready",
-        "release": release,
-        "refused": {"release": refusal.release, "reason": refusal.reason} if refusal else None,
-    }
+    answer = {"status": "ready", "release": releases.current().release, **releases.describe()}
     return Response(orjson.dumps(answer), media_type="application/json")

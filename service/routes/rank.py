@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import orjson
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,7 +12,8 @@ from starlette.responses import Response
 from service.answering import Answering, Scored
 from service.context import context_of
 from service.documentation import ERRORS, request_body
-from service.incoming import read_query
+from service.incoming import demand_of, read_query
+from service.outgoing import answer
 from service.parsing import parse_rank
 from service.schemas import RankRequest, RankResponse
 from service.state import state_of
@@ -33,25 +33,19 @@ async def rank(request: Request) -> Response:
     from the release's index and ranked. Candidates without a score are left out; their indexes stand in `missing`."""
     state, context = state_of(request), context_of(request)
     query, deadline = await read_query(request, parse_rank)
-    with state.releases.current().hold() as release:
-        answering = Answering(release, deadline, state.metrics)
-        if query.candidate_ids is None:
-            scored = await answering.retrieve_and_score(query.user_id, query.num_candidates, query.user_features)
-        else:
-            scored = await answering.score(query.user_id, query.candidate_ids, query.user_features)
-    with state.metrics.stage("serialize"):
-        answer = {
-            "request_id": context.request_id,
-            "release": release.release,
-            "user": scored.user,
-            "items": _best(scored, query.top_k),
+    given = query.candidate_ids
+    with state.releases.of_user(query.user_id).hold() as release:
+        demand = demand_of(request, query.num_candidates if given is None else len(given), deadline, release.costs)
+        with state.turns.admit(demand) as ticket:
+            answering = Answering(query, release, ticket, context, state.metrics)
+            if given is None:
+                scored = await answering.retrieve_and_score(query.num_candidates)
+            else:
+                scored = await answering.score(given)
+            state.shadow.offer(release, query, scored)
             # Indexes into a list that the client never had would say nothing.
-            "missing": [] if query.candidate_ids is None else scored.missing,
-            "degraded": None,
-            "took_ms": round(context.elapsed_ms(), 3),
-        }
-        content = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(content, media_type="application/json")
+            missing: Any = [] if given is None else scored.missing
+            return answer(request, release, scored, lambda: {"items": _best(scored, query.top_k), "missing": missing})
 
 
 def _best(scored: Scored, top_k: int | None) -> list[dict[str, Any]]:
@@ -59,7 +53,11 @@ def _best(scored: Scored, top_k: int | None) -> list[dict[str, Any]]:
     num_scored = len(scored.scores) - len(scored.missing)
     order = np.argsort(-scored.scores, kind="stable")[: num_scored if top_k is None else min(top_k, num_scored)]
     scores = scored.scores[order]
-    return [
+    items: list[dict[str, Any]] = [
         {"id": scored.candidate_ids[index], "score": score, "rank": place}
         for place, (index, score) in enumerate(zip(order.tolist(), scores, strict=True), start=1)
     ]
+    if scored.ages_s is not None:
+        for item, age_s in zip(items, scored.ages_s[order], strict=True):
+            item["age_s"] = age_s
+    return items

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ranktower.pointer import VARIATION_ROLES
 from service.documentation import ERRORS
 from service.schemas import ReleaseResponse
 from service.state import state_of
@@ -14,7 +15,7 @@ from service.state import state_of
 router = APIRouter()
 
 # Not the list of files, and not the training configuration, which may name the operator's paths.
-_FIELDS = frozenset(ReleaseResponse.model_fields) - {"refused"}
+_FIELDS = frozenset(ReleaseResponse.model_fields) - {"refused", *VARIATION_ROLES}
 
 
 @router.get(
@@ -27,9 +28,5 @@ async def release(request: Request) -> Response:
     """Identity, shape, offline metrics and parity figures of the release, from its manifest."""
     releases = state_of(request).releases
     manifest = releases.current().manifest
-    refusal = releases.refusal
-    answer = {
-        **manifest.model_dump(mode="json", include=set(_FIELDS)),
-        "refused": {"release": refusal.release, "reason": refusal.reason} if refusal else None,
-    }
+    answer = {**manifest.model_dump(mode="json", include=set(_FIELDS)), **releases.describe()}
     return Response(orjson.dumps(answer), media_type="application/json")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import orjson
+from typing import Any
+
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.answering import Answering
+from service.answering import Answering, Scored
 from service.context import context_of
 from service.documentation import ERRORS, request_body
-from service.incoming import read_query
+from service.incoming import demand_of, read_query
+from service.outgoing import answer
 from service.parsing import parse_score
 from service.schemas import ScoreRequest, ScoreResponse
 from service.state import state_of
@@ -26,24 +28,19 @@ router = APIRouter()
     openapi_extra=request_body(ScoreRequest, {"user_id": 12, "candidate_ids": [1, "2", 3], "budget_ms": 20}),
 )
 async def score(request: Request) -> Response:
-    """Scores stand in the order of the candidates; a candidate without a stored row gets null and its index in
-    `missing`. An unknown user is scored from `user_features` where given, else with the release's fallback user."""
+    """Scores stand in the order of the candidates. A candidate without a stored row is scored from its `item_features`
+    where given, else it gets null and its index in `missing`. An unknown user is scored from `user_features` where
+    given, else with the release's fallback user."""
     state, context = state_of(request), context_of(request)
     query, deadline = await read_query(request, parse_score)
-    with state.releases.current().hold() as release:
-        scored = await Answering(release, deadline, state.metrics).score(
-            query.user_id, query.candidate_ids, query.user_features
-        )
-    with state.metrics.stage("serialize"):
-        answer = {
-            "request_id": context.request_id,
-            "release": release.release,
-            "user": scored.user,
-            # orjson writes float32 arrays as they are, and NaN as null.
-            "scores": scored.scores,
-            "missing": scored.missing,
-            "degraded": None,
-            "took_ms": round(context.elapsed_ms(), 3),
-        }
-        content = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(content, media_type="application/json")
+    with state.releases.of_user(query.user_id).hold() as release:
+        demand = demand_of(request, len(query.candidate_ids), deadline, release.costs)
+        with state.turns.admit(demand) as ticket:
+            scored = await Answering(query, release, ticket, context, state.metrics).score(query.candidate_ids)
+            state.shadow.offer(release, query, scored)
+            return answer(request, release, scored, lambda: _fields(scored))
+
+
+def _fields(scored: Scored) -> dict[str, Any]:
+    fields = {"scores": scored.scores, "missing": scored.missing}
+    return fields if scored.ages_s is None else {**fields, "ages_s": scored.ages_s}

@@ -18,8 +18,9 @@ from ranktower.data.dataset import PreparedDataset
 from ranktower.embedding_store.codec import Side
 from ranktower.embedding_store.faiss_index import pooled_vectors
 from ranktower.embedding_store.local import LocalTable, read_fallback_user
-from ranktower.embedding_store.redis import manifest_key, pointer_key, row_key_prefix
+from ranktower.embedding_store.redis import manifest_key, row_key_prefix
 from ranktower.embedding_store.redis_client import RedisOptions, open_sync_client
+from ranktower.embedding_store.redis_releases import pointer_key
 from ranktower.errors import ConfigError, RankTowerError, ReleaseError
 from ranktower.registry import Registry
 from ranktower.release import Manifest, read_manifest, verify_release
@@ -289,7 +290,7 @@ def test_redis_that_fails_in_between_says_how_to_go_on(
     url = redis_server.url.replace("redis://", "redis://reader:secret-word@")
     monkeypatch.setenv("RANKTOWER_STORE__REDIS_URL", url)
     with pytest.raises(
-        RankTowerError, match=r"the registry serves .* by now, Redis does not: mend it and run"
+        RankTowerError, match=r"the registry's pointer has moved, the one in Redis has not: mend it and run"
     ) as caught:
         promote.main([*place, "--store", "redis"])
     assert "secret-word" not in str(caught.value)

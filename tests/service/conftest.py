@@ -21,17 +21,21 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from model_export.graphs import write_scorer, write_tower
+from model_export.calibration import build_ladder
+from model_export.graphs import write_level, write_scorer, write_tower
+from model_export.level_scorer import LevelScorer
 from ranktower.data.encoder import FeatureEncoder, FieldEncoder, SideEncoder
-from ranktower.embedding_store.codec import ARRAYS, ROW_DTYPES, ROW_KINDS, SIDES, RowDtype, RowKind
+from ranktower.embedding_store.codec import ARRAYS, ROW_DTYPES, ROW_KINDS, SIDES, RowDtype, RowKind, Side
 from ranktower.embedding_store.faiss_index import build_index, pooled_vectors
 from ranktower.embedding_store.local import LocalTable, write_fallback_user
 from ranktower.embedding_store.redis import RedisWriter
 from ranktower.embedding_store.redis_client import RedisOptions
 from ranktower.embedding_store.table_writer import write_table
+from ranktower.ladder import LadderLevel
 from ranktower.models import RankTower, RankTowerConfig
 from ranktower.registry import Registry
 from ranktower.release import (
+    LEVEL_GRAPHS,
     SCORERS,
     Manifest,
     Shape,
@@ -133,9 +137,11 @@ def blueprint(tmp_path_factory: pytest.TempPathFactory) -> Blueprint:
     encoder = FeatureEncoder(SideEncoder(users), SideEncoder(items))
     torch.manual_seed(7)
     model = RankTower(RankTowerConfig(), field_sizes(encoder.user), field_sizes(encoder.item)).eval()
-    for kind in ROW_KINDS:
-        for dtype in ROW_DTYPES:
-            write_scorer(model, folder / export_name(kind, dtype), kind=kind, dtype=dtype)
+    for dtype in ROW_DTYPES:
+        for kind in ROW_KINDS:
+            write_scorer(model, folder / export_name(SCORERS[kind], dtype), kind=kind, dtype=dtype)
+        for level, name in LEVEL_GRAPHS.items():
+            write_level(model, folder / export_name(name, dtype), level=level, dtype=dtype)
     write_tower(
         model, "user", field_sizes(encoder.user), folder / "user_tower.onnx", bag_slots=encoder.user.max_lengths
     )
@@ -158,6 +164,7 @@ def build_release(blueprint: Blueprint) -> Callable[..., BuiltRelease]:
         odd_ids: bool = False,
         row_dtype: RowDtype = "float16",
         item_rows: RowKind = "projected",
+        ladder: bool = True,
     ) -> BuiltRelease:
         random = np.random.default_rng(seed)
         release = release_id(CREATED + timedelta(hours=seed), f"{seed:08x}")
@@ -183,12 +190,13 @@ def build_release(blueprint: Blueprint) -> Callable[..., BuiltRelease]:
         folder.mkdir(parents=True)
         for name in ("user_tower.onnx", "item_tower.onnx", "features.json"):
             shutil.copy(blueprint.folder / name, folder / name)
-        for kind, name in SCORERS.items():
-            shutil.copy(blueprint.folder / export_name(kind, row_dtype), folder / name)
+        for name in (*SCORERS.values(), *LEVEL_GRAPHS.values()):
+            shutil.copy(blueprint.folder / export_name(name, row_dtype), folder / name)
         _write_rows(folder, manifest, blueprint, user_ids=user_ids, item_ids=item_ids, random=random)
         built = BuiltRelease(release, folder, user_ids, item_ids, blueprint, manifest)
         _write_golden(built, random)
-        write_manifest(folder, manifest.model_copy(update={"files": hash_files(folder)}))
+        levels = _measure_ladder(built) if ladder else ()
+        write_manifest(folder, manifest.model_copy(update={"files": hash_files(folder), "ladder": levels}))
         final = Registry(root).publish(folder)
         return BuiltRelease(release, final, user_ids, item_ids, blueprint, read_manifest(final))
 
@@ -240,6 +248,22 @@ def _write_golden(built: BuiltRelease, random: np.random.Generator) -> None:
         for name, in_redis in (("scores", False), ("embedding_scores", True))
     }
     np.savez(built.folder / "golden.npz", user_ids=users, item_ids=items, **scores)
+
+
+def _measure_ladder(built: BuiltRelease) -> tuple[LadderLevel, ...]:
+    """Of all users and the first items, those with the five best scores being relevant."""
+    scorer, rows = LevelScorer(built.folder), {}
+    all_ids: dict[Side, Sequence[str]] = {"user": built.user_ids, "item": built.item_ids[:100]}
+    for side, ids in all_ids.items():
+        layout = built.manifest.redis_layout(side)
+        raw = LocalTable(built.folder / f"{side}s", built.manifest.layout(side)).fetch(list(ids)).raw
+        rows[side] = layout.values(np.ascontiguousarray(raw[:, : layout.row_size]))
+    lists = []
+    for user in rows["user"]:
+        one = scorer.score(user[None], rows["item"], np.zeros(len(rows["item"]), dtype=np.float32))
+        one.labels[np.argsort(-one.full)[:5]] = 1
+        lists.append(one)
+    return build_ladder(lists, k=20, shares=(0.5, 0.25, 0.1))
 
 
 @dataclass

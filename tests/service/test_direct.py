@@ -69,7 +69,7 @@ async def living(stack: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
     received: asyncio.Queue[Message] = asyncio.Queue()
     sent: asyncio.Queue[Message] = asyncio.Queue()
     task = asyncio.create_task(
-        _as_task(stack({"type": "lifespan", "asgi": {"version": "3.0"}}, received.get, sent.put))
+        _as_task(stack({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, received.get, sent.put))
     )
     await received.put({"type": "lifespan.startup"})
     assert (await sent.get())["type"] == "lifespan.startup.complete"

@@ -13,10 +13,11 @@ import httpx
 import numpy as np
 import pytest
 
+from ranktower.pointer import Pointer
 from ranktower.registry import Registry
 from service.errors import ReleaseUnavailableError
 from service.metrics import Metrics
-from service.pointer import Pointer
+from service.pointer import PointerSource
 from service.releases import Releases
 from service.settings import Settings
 from service.stores import ReleaseStore
@@ -95,14 +96,14 @@ async def test_a_fault_while_following_the_pointer_is_logged_and_tried_again(
     built.promote()
     settings = {"registry": str(tmp_path), "model": MODEL, "poll_ms": 5, "retry_max_ms": 5}
     releases = Releases(Settings.model_validate({"release": settings}), Metrics())
-    read, calls = Pointer.read, itertools.count()
+    read, calls = PointerSource.read, itertools.count()
 
-    async def fail_twice(self: Pointer) -> str | None:
+    async def fail_twice(self: PointerSource) -> Pointer | None:
         if next(calls) < 2:
             raise RuntimeError("a fault of the program")
         return await read(self)
 
-    monkeypatch.setattr(Pointer, "read", fail_twice)
+    monkeypatch.setattr(PointerSource, "read", fail_twice)
     releases.start()
     async with asyncio.timeout(20):
         while releases.refusal is not None:

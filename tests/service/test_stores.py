@@ -13,9 +13,10 @@ import pytest
 import redis
 
 from ranktower.embedding_store.protocol import StoreUnavailableError
-from ranktower.embedding_store.redis import pointer_key, write_pointer
 from ranktower.embedding_store.redis_client import RedisOptions
-from ranktower.registry import Pointer, Registry
+from ranktower.embedding_store.redis_releases import pointer_key, write_pointer
+from ranktower.pointer import Pointer
+from ranktower.registry import Registry
 from ranktower.release import hash_files, read_manifest, write_manifest
 from service.settings import StoreSettings
 from service.stores import ReleaseStore

@@ -17,13 +17,14 @@ import pytest
 
 import service.loaded
 import service.verification
-from ranktower.embedding_store.redis import delete_release
 from ranktower.embedding_store.redis_client import RedisOptions
+from ranktower.embedding_store.redis_releases import delete_release
 from ranktower.errors import ReleaseError
 from ranktower.release import Manifest, UnreadableError, hash_file, read_manifest, write_manifest
 from service.errors import ReleaseUnavailableError
+from service.follower import Refusal
 from service.metrics import Metrics
-from service.releases import Refusal, Releases
+from service.releases import Releases
 from service.settings import SHARED_FOLDER_ENV, Settings
 from service.verification import LARGE_FILE_BYTES, verify_once
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,9 @@ import redis
 from numpy.typing import NDArray
 
 from ranktower.embedding_store.local import LocalTable
-from ranktower.embedding_store.redis import (
-    PointerWatch,
-    RedisStore,
-    RedisWriter,
-    delete_release,
-    read_pointer,
-    write_pointer,
-)
+from ranktower.embedding_store.redis import RedisStore, RedisWriter
 from ranktower.embedding_store.redis_client import RedisOptions
 from ranktower.embedding_store.table_writer import write_table
-from ranktower.errors import ReleaseError
-from ranktower.registry import Pointer
 from ranktower.release import Manifest, release_tag
 
 Arrays = dict[str, NDArray[np.float32]]
@@ -233,47 +224,3 @@ def test_the_writer_refuses_what_is_no_row_of_the_release(
                 writer.write("item", [1, 2], wrong)
         with pytest.raises(ValueError, match=r"^ids: each must have 1 to 256 bytes and no NUL$"):
             writer.write("item", [1, "a\0"], raw)
-
-
-async def test_the_pointer(
-    redis_server: Any, make_manifest: Callable[..., Manifest], release_ids: Iterator[str]
-) -> None:
-    options = RedisOptions(redis_server.url)
-    first, second = (make_manifest(model="pointed", release=next(release_ids)) for _ in range(2))
-    watch = PointerWatch(options, "pointed")
-    assert read_pointer(options, "pointed") is None
-    assert await watch.read() is None
-    with pytest.raises(ReleaseError, match=rf"release '{first.release}' of model 'pointed' is not complete$"):
-        write_pointer(options, "pointed", Pointer(release=first.release))
-    for manifest in (first, second):
-        with RedisWriter(options, manifest) as writer:
-            writer.finish()
-    pointer = Pointer(release=first.release).promoted(second.release)
-    write_pointer(options, "pointed", pointer)
-    assert read_pointer(options, "pointed") == pointer == Pointer(release=second.release, previous=(first.release,))
-    assert await watch.read() == pointer
-    assert "pointed:current" in redis_server.command("keys", "ranktower:pointed:current")
-    redis_server.command("set", "ranktower:pointed:current", "nonsense")
-    with pytest.raises(ReleaseError, match=r"^ranktower:pointed:current: not a pointer: .*got b'nonsense'$"):
-        await watch.read()
-    await watch.close()
-
-
-async def test_a_release_is_deleted_and_no_other(
-    redis_server: Any,
-    make_manifest: Callable[..., Manifest],
-    release_ids: Iterator[str],
-    random_arrays: MakeArrays,
-    write_items: WriteItems,
-) -> None:
-    options = RedisOptions(redis_server.url)
-    old, new = (make_manifest(model="deleted", release=next(release_ids)) for _ in range(2))
-    for manifest in (old, new):
-        write_items(options, manifest, list(range(2500)), random_arrays(manifest.redis_layout("item"), 2500))
-    write_pointer(options, "deleted", Pointer(release=new.release))
-    with pytest.raises(ReleaseError, match=rf"release '{new.release}' of model 'deleted' is the current one$"):
-        delete_release(options, "deleted", new.release)
-    assert delete_release(options, "deleted", old.release) == 2500
-    assert delete_release(options, "deleted", old.release) == 0
-    assert redis_server.command("keys", f"ranktower:deleted:{old.release}:*") == ""
-    assert len(redis_server.command("keys", f"ranktower:deleted:{new.release}:*").split()) == 2501

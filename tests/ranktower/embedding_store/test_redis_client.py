@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from ranktower.embedding_store.local import LocalTable
 from ranktower.embedding_store.protocol import StoreUnavailableError
-from ranktower.embedding_store.redis import PointerWatch, RedisStore, RedisWriter, delete_release, write_pointer
+from ranktower.embedding_store.redis import RedisStore, RedisWriter
 from ranktower.embedding_store.redis_client import RedisOptions
+from ranktower.embedding_store.redis_releases import PointerWatch, delete_release, write_pointer
 from ranktower.embedding_store.table_writer import write_table
 from ranktower.errors import ConfigError
-from ranktower.registry import Pointer
+from ranktower.pointer import Pointer
 from ranktower.release import Manifest
 
 Arrays = dict[str, NDArray[np.float32]]

@@ -1,8 +1,8 @@
-"""The process of ``load.open_loop``: posts requests at given times over keep-alive connections.
+"""The process of ``offer``: posts requests at given times over keep-alive connections.
 
-``load.open_loop`` runs it with one JSON argument; it writes the figures of an ``OpenResult`` to stdout. A request's
-latency counts from the time at which it was due, so a request that waits for a connection, because the server stalls,
-counts that wait (no coordinated omission). The timer is a Linux timerfd: event loops round theirs to milliseconds.
+``offer`` runs it over a folder with the job, the bodies and the schedule; it adds the ``Answers``. A request's latency
+counts from the time at which it was due, so a request that waits for a connection, because the server stalls, counts
+that wait (no coordinated omission). The timer is a Linux timerfd: event loops round theirs to milliseconds.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import gc
 import json
+import math
 import os
 import sys
 import time
@@ -21,7 +22,9 @@ from typing import Any, cast
 
 import numpy as np
 import uvloop
-from numpy.typing import NDArray
+
+from offline.bench.answers import Answers
+from offline.bench.offer import ANSWERS_FILE, BODIES_FILE, JOB_FILE, SCHEDULE_FILE
 
 # The first request is due this long after the connections stand.
 _LEAD_S = 0.05
@@ -30,7 +33,11 @@ _TFD_NONBLOCK = 0o4000
 _TFD_TIMER_ABSTIME = 1
 # In place of a body's length. A JSON answer does not hold the line breaks that end the last chunk.
 _CHUNKED = -1
-_PERCENTILES = {"p50_ms": 50, "p90_ms": 90, "p99_ms": 99, "p999_ms": 99.9, "max_ms": 100}
+# Bytes of an answer, which is not parsed: that would cost more than sending its request. Neither can be part of an id,
+# where a quotation mark has a backslash in front. The release stands near the beginning, ``degraded`` near the end.
+_DEGRADED = b'"degraded":{'
+_RELEASE = b'"release":"'
+_RELEASE_WITHIN = 400
 
 
 class Timer:
@@ -56,15 +63,15 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, generator: Generator) -> None:
         self.generator = generator
-        self.due: float | None = None
+        self.number: int | None = None
         self.transport: asyncio.Transport
         self._received = bytearray()
         self._head_length = 0
         self._body_length = 0
 
-    def send(self, request: bytes, due: float) -> None:
-        """Write a request that was due at ``due``."""
-        self.due = due
+    def send(self, request: bytes, number: int) -> None:
+        """Write the request that is due as the ``number``-th."""
+        self.number = number
         self.transport.write(request)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -81,11 +88,13 @@ class Connection(asyncio.Protocol):
             self._body_length = _body_length(bytes(self._received[:end]))
         if not self._is_whole():
             return
-        status, due = bytes(self._received[9:12]), self.due
+        number, self.number = self.number, None
+        if number is not None:
+            self.generator.note(number, self._received, self._head_length)
         self._received.clear()
-        self._head_length, self.due = 0, None
-        if due is not None:
-            self.generator.answered(self, due, is_ok=status == b"200")
+        self._head_length = 0
+        if number is not None:
+            self.generator.take(self)
 
     def _is_whole(self) -> bool:
         if self._body_length == _CHUNKED:
@@ -93,62 +102,75 @@ class Connection(asyncio.Protocol):
         return len(self._received) >= self._head_length + self._body_length
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.generator.lost(self, self.due)
+        self.generator.lost(self, self.number)
 
 
 class Generator:
     """Sends every request at its time and keeps what came of it."""
 
-    def __init__(self, job: dict[str, Any], requests: list[bytes], schedule: NDArray[np.float64]) -> None:
-        self.job, self.requests = job, requests
-        self.schedule: list[float] = schedule.tolist()
-        self.num_sent = self.num_due = self.non_200 = self.failed = 0
-        self.latencies: list[float] = []
-        self.lags: list[float] = []
-        self.last_answer = 0.0
+    def __init__(self, job: dict[str, Any], requests: list[bytes], schedule: list[float]) -> None:
+        self.job, self.requests, self.schedule = job, requests, schedule
+        self.start = 0.0
+        self.num_due = self.num_done = 0
+        count = len(schedule)
+        self.lags, self.latencies = [math.nan] * count, [math.nan] * count
+        self.statuses, self.degraded, self.releases = [0] * count, [False] * count, [b""] * count
         self.free: deque[Connection] = deque()
-        self.waiting: deque[float] = deque()
+        self.waiting: deque[int] = deque()
         self.timer = Timer()
         self.finished = asyncio.Event()
         self.connections: set[Connection] = set()
         self.reconnecting: set[asyncio.Task[None]] = set()
         self.error: str | None = None
 
-    async def run(self) -> dict[str, float]:
+    async def run(self) -> Answers:
         """Open the connections, send everything, wait for the answers."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: self.stop(str(context.get("exception") or context["message"])))
         for _ in range(self.job["connections"]):
             await self._connect()
-        start = time.monotonic() + _LEAD_S
-        self.schedule = [start + due for due in self.schedule]
+        self.start = time.monotonic() + _LEAD_S
         loop.add_reader(self.timer.fd, self._tick)
-        self.timer.set(self.schedule[0])
+        self.timer.set(self.start + self.schedule[0])
         try:
-            await asyncio.wait_for(self.finished.wait(), self.schedule[-1] - start + self.job["timeout_s"])
+            await asyncio.wait_for(self.finished.wait(), _LEAD_S + self.schedule[-1] + self.job["timeout_s"])
         except TimeoutError:
             self._give_up()
         if self.error:
             raise OSError(self.error)
-        return self._figures(start)
+        return Answers(
+            due_s=np.array(self.schedule),
+            lag_ms=np.array(self.lags) * 1e3,
+            latency_ms=np.array(self.latencies) * 1e3,
+            status=np.array(self.statuses, dtype=np.int16),
+            degraded=np.array(self.degraded),
+            release=np.array(self.releases),
+        )
 
-    def answered(self, connection: Connection, due: float, *, is_ok: bool) -> None:
-        """One answer came; the connection takes the request that has waited longest."""
-        self.last_answer = time.monotonic()
-        self._count(self.last_answer - due)
-        self.non_200 += not is_ok
-        self._take(connection)
+    def note(self, number: int, answer: bytearray, head_length: int) -> None:
+        """One answer came, head and body."""
+        self._done(number)
+        self.statuses[number] = int(answer[9:12])
+        if answer[9:12] == b"200":
+            self.degraded[number] = answer.rfind(_DEGRADED, head_length) >= 0
+            self.releases[number] = _release(answer, head_length)
 
-    def lost(self, connection: Connection, due: float | None) -> None:
+    def take(self, connection: Connection) -> None:
+        """A connection became free; it takes the request that has waited longest."""
+        if self.waiting:
+            self._send(connection, self.waiting.popleft())
+        else:
+            self.free.append(connection)
+
+    def lost(self, connection: Connection, number: int | None) -> None:
         """The server closed a connection; another one takes its place."""
         self.connections.discard(connection)
         if self.finished.is_set():
             return
-        if due is None:
+        if number is None:
             self.free.remove(connection)
         else:
-            self.failed += 1
-            self._count(time.monotonic() - due)
+            self._done(number)
         task = asyncio.get_running_loop().create_task(self._reconnect())
         self.reconnecting.add(task)
         task.add_done_callback(self.reconnecting.discard)
@@ -162,7 +184,7 @@ class Generator:
         host, port = self.job["host"], self.job["port"]
         _, connection = await asyncio.get_running_loop().create_connection(lambda: Connection(self), host, port)
         self.connections.add(connection)
-        self._take(connection)
+        self.take(connection)
 
     async def _reconnect(self) -> None:
         while not self.finished.is_set():
@@ -173,72 +195,49 @@ class Generator:
 
     def _tick(self) -> None:
         os.read(self.timer.fd, 8)
-        now = time.monotonic()
+        now = time.monotonic() - self.start
         while self.num_due < len(self.schedule) and self.schedule[self.num_due] <= now:
-            due = self.schedule[self.num_due]
+            number = self.num_due
             self.num_due += 1
-            self.lags.append(now - due)
+            self.lags[number] = now - self.schedule[number]
             if self.free:
-                self._send(self.free.popleft(), due)
+                self._send(self.free.popleft(), number)
             else:
-                self.waiting.append(due)
-            now = time.monotonic()
+                self.waiting.append(number)
+            now = time.monotonic() - self.start
         if self.num_due < len(self.schedule):
-            self.timer.set(self.schedule[self.num_due])
+            self.timer.set(self.start + self.schedule[self.num_due])
 
-    def _take(self, connection: Connection) -> None:
-        if self.waiting:
-            self._send(connection, self.waiting.popleft())
-        else:
-            self.free.append(connection)
+    def _send(self, connection: Connection, number: int) -> None:
+        connection.send(self.requests[number % len(self.requests)], number)
 
-    def _send(self, connection: Connection, due: float) -> None:
-        connection.send(self.requests[self.num_sent % len(self.requests)], due)
-        self.num_sent += 1
-
-    def _count(self, latency: float) -> None:
-        self.latencies.append(latency)
-        if len(self.latencies) == len(self.schedule):
+    def _done(self, number: int) -> None:
+        self.latencies[number] = time.monotonic() - self.start - self.schedule[number]
+        self.num_done += 1
+        if self.num_done == len(self.schedule):
             self.finished.set()
 
     def _give_up(self) -> None:
         # Leaving these out would make a server that hangs look fast.
-        in_flight = [connection.due for connection in self.connections if connection.due is not None]
-        unanswered = [*in_flight, *self.waiting, *self.schedule[self.num_due :]]
-        now = time.monotonic()
-        self.failed += len(unanswered)
-        self.latencies += [now - due for due in unanswered]
-        self.finished.set()
-
-    def _figures(self, start: float) -> dict[str, float]:
-        span = self.schedule[-1] - start + 1 / self.job["rate"]
-        num_answered = len(self.latencies) - self.failed
-        latencies, lags = np.array(self.latencies) * 1e3, np.array(self.lags) * 1e3
-        return {
-            "offered_per_s": len(self.schedule) / span,
-            "achieved_per_s": num_answered / max(self.last_answer - start, span),
-            **{name: float(np.percentile(latencies, q)) for name, q in _PERCENTILES.items()},
-            "lag_p50_ms": float(np.percentile(lags, 50)),
-            "lag_p99_ms": float(np.percentile(lags, 99)),
-            "requests": len(self.schedule),
-            "non_200": self.non_200,
-            "failed": self.failed,
-        }
+        for number, latency in enumerate(self.latencies):
+            if math.isnan(latency):
+                self._done(number)
 
 
-def read_requests(job: dict[str, Any]) -> list[bytes]:
+def read_requests(job: dict[str, Any], path: Path) -> list[bytes]:
     """The file of bodies, one a line, as whole HTTP requests."""
-    head = f"POST {job['path']} HTTP/1.1\r\nhost: {job['host']}:{job['port']}\r\ncontent-type: application/json\r\n"
-    lines = Path(job["bodies"]).read_bytes().splitlines()
-    return [f"{head}content-length: {len(line)}\r\n\r\n".encode() + line for line in lines]
+    headers = {"host": f"{job['host']}:{job['port']}", "content-type": "application/json", **job["headers"]}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    head = f"POST {job['path']} HTTP/1.1\r\n{lines}"
+    return [f"{head}content-length: {len(body)}\r\n\r\n".encode() + body for body in path.read_bytes().splitlines()]
 
 
-def make_schedule(rate: float, seconds: float, poisson_seed: int | None) -> NDArray[np.float64]:
-    """Due times in seconds from the start, ascending, ``[rate * seconds]``; at least one."""
-    count = max(1, round(rate * seconds))
-    if poisson_seed is None:
-        return np.arange(count) / rate
-    return np.cumsum(np.random.default_rng(poisson_seed).exponential(1 / rate, count))
+def _release(answer: bytearray, start: int) -> bytes:
+    begin = answer.find(_RELEASE, start, start + _RELEASE_WITHIN)
+    if begin < 0:
+        return b""
+    begin += len(_RELEASE)
+    return bytes(answer[begin : answer.find(b'"', begin)])
 
 
 def _body_length(head: bytes) -> int:
@@ -252,18 +251,25 @@ def _body_length(head: bytes) -> int:
 
 
 def main() -> None:
-    """Do the job of the first argument and print its figures."""
-    job = json.loads(sys.argv[1])
-    requests = read_requests(job)
-    schedule = make_schedule(job["rate"], job["seconds"], job["poisson_seed"])
+    """Do the job in the folder of the first argument."""
+    folder = Path(sys.argv[1])
+    job = json.loads((folder / JOB_FILE).read_bytes())
+    if job["cores"]:
+        os.sched_setaffinity(0, job["cores"])
+    requests = read_requests(job, folder / BODIES_FILE)
+    schedule = np.load(folder / SCHEDULE_FILE).tolist()
     # A collection would be a stall of our own in the server's latencies. Nothing here is freed by cycles.
     gc.disable()
 
-    async def measure() -> dict[str, float]:
+    async def measure() -> Answers:
         return await Generator(job, requests, schedule).run()
 
     try:
-        figures = uvloop.run(measure())
+        answers = uvloop.run(measure())
     except OSError as error:
-        raise SystemExit(f"open_loop: {job['host']}:{job['port']}: {error}") from error
-    sys.stdout.write(json.dumps(figures))
+        raise SystemExit(f"{job['host']}:{job['port']}: {error}") from error
+    answers.save(folder / ANSWERS_FILE)
+
+
+if __name__ == "__main__":
+    main()

@@ -93,9 +93,10 @@ def _measure(name: str, service: Running, cores: Cores, options: argparse.Namesp
             endpoint = load.endpoint(service.address)
             answers = offer(endpoint, bodies, [phase], connections=CONNECTIONS, cores={cores.generator})
             results[share] = OpenResult.of(answers, seconds=options.seconds, budget_ms=budget_ms)
+        saturated, overloaded = results[1.0].goodput_per_s, results[3.0].goodput_per_s
         found["budgets_ms"][f"{budget_ms:g}"] = {
             "loads": {f"{share:g}": _figures(result) for share, result in results.items()},
-            "goodput_3x_to_saturation": round(results[3.0].goodput_per_s / results[1.0].goodput_per_s, 3),
+            "goodput_3x_to_saturation": round(overloaded / saturated, 3) if saturated else None,
         }
     return found
 

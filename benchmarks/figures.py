@@ -1,5 +1,5 @@
-"""Writes the figures in README.md and docs/method.md, docs/performance.md with its plots, and the constants of
-``ranktower size``, from the newest result files.
+"""Writes the figures in README.md and docs/method.md, docs/performance.md and docs/budgets.md with their plots, and the
+constants of ``ranktower size``, from the newest result files.
 
 Run: ``python benchmarks/figures.py``; with ``--check`` it only says whether they are there.
 """
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from budget_page import BUDGET_SECTIONS, budget_page, draw_budgets
 from page_parts import place, table
 from performance_page import SECTIONS, page
 from performance_plots import PLOTS
@@ -35,7 +36,7 @@ def main() -> int:
         "README.md": {"figures": figures(results), "request": request()},
         "docs/method.md": {"choices": choices()},
     }
-    written = {ROOT / "docs" / "performance.md": page(results)}
+    written = {ROOT / "docs" / "performance.md": page(results), ROOT / "docs" / "budgets.md": budget_page(results)}
     if "request_stages" in results:
         costs = all_costs(results)
         written[COSTS] = json.dumps(costs, indent=2) + "\n"
@@ -56,14 +57,14 @@ def main() -> int:
 
 
 def _results() -> Results:
-    """The newest result of every benchmark on the performance page that has one."""
-    found = {name: find_result(name) for _, name, _ in SECTIONS}
+    """The newest result of every benchmark on the generated pages that has one."""
+    found = {name: find_result(name) for _, name, _ in (*SECTIONS, *BUDGET_SECTIONS)}
     return {name: result for name, result in found.items() if result is not None}
 
 
 def _draw(results: Results) -> None:
     IMAGES.mkdir(exist_ok=True)
-    for name, draw in {**PLOTS, "peers": plot_peers}.items():
+    for name, draw in {**PLOTS, "budgets": draw_budgets, "peers": plot_peers}.items():
         if name in results:
             draw(results[name], IMAGES / f"{name}.svg")
 

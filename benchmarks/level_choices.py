@@ -65,7 +65,9 @@ def main() -> None:
             with torch.inference_mode():
                 scores = similarity(run.model, user, items).numpy()
             lists[name].append(ScoredList(one.labels, full, scores, scores))
-    figures = {name: _quality(scored[1::2], [one.maxsim for one in scored[1::2]]) for name, scored in lists.items()}
+    measured = lists[MAXSIM][1::2]
+    figures = {"full": _quality(measured, [one.full for one in measured])}
+    figures |= {name: _quality(scored[1::2], [one.maxsim for one in scored[1::2]]) for name, scored in lists.items()}
     write_result(
         "level_choices",
         {"data": options.work.name, **asdict(chosen), "levels": figures, "mixed": _mixed(lists[MAXSIM], chosen.shares)},

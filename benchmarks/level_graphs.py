@@ -22,7 +22,7 @@ from model_export.scorer_graph import build_scorer
 from ranktower.ladder import mix
 
 # The maximum similarity of the stored multi-embeddings themselves, without the model's LayerNorm.
-_RAW = Edit(
+WITHOUT_LAYER_NORM = Edit(
     (
         *("u_mean", "u_x", "u_x_square", "u_variance", "u_guarded", "u_deviation", "u_scaled", "u_weighted", "u_y"),
         *("u_of_x", "u_constant", "i_mean", "i_x", "i_squares", "i_variance", "of_x", "sums", "dots", "i_guarded"),
@@ -64,7 +64,7 @@ def measure(num_candidates: int, repeats: int) -> dict[str, dict[str, float]]:
         "scorer.onnx without the outputs for explain": (_only_scores(scorer), projected),
         "embedding_scorer.onnx": (build_scorer(model, kind="embedding", dtype="float16"), stored),
         "maxsim.onnx": (maxsim, stored),
-        "maxsim without LayerNorm": (edited(maxsim, _RAW), stored),
+        "maxsim without LayerNorm": (edited(maxsim, WITHOUT_LAYER_NORM), stored),
         "pooled.onnx": (build_level(model, "pooled", dtype="float16"), stored),
     }
     calls = {}

@@ -4,14 +4,15 @@ Run: ``python benchmarks/overload.py``. Needs wrk, a redis-server and two cores,
 saturation rate is offered, then three times, then half again, each request with its budget. The service has recovered
 at the first window of 200 ms from which on, over one second, 99% of the requests are inside the budget and no more of
 the answers are degraded than before the overload. All that is repeated: memory that a round costs would add up. How
-long a refusal takes is read from the service's own /metrics, from arrival to answer. The result goes to
-``benchmarks/results/overload-<date>.json``.
+long a refusal takes is read from the service's own /metrics, from the reading of the request to the decision. The
+result goes to ``benchmarks/results/overload-<date>.json``.
 """
 
 from __future__ import annotations
 
 import argparse
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ _SETTLED_SHARE = 0.99
 # Degraded answers, more than before, that still count as none: a stall of the machine degrades a few.
 _SLACK = 0.01
 _SAMPLE_S = 0.05
+_DURATIONS = "ranktower_shed_duration_seconds"
 
 
 def main() -> None:
@@ -56,7 +58,7 @@ def _measure(name: str, service: Running, cores: Cores, options: argparse.Namesp
     rate = saturation_rate(name, service, cores, options)
     bodies = bodies_of(service.release, options.candidates, options.budget)
     rss_before_mb, rounds = rss_mb(service.pid), []
-    before = _shed_histogram(service)
+    before = shed_histogram(_metrics(service))
     for number in range(options.rounds):
         say(f"{name}: round {number + 1} of {options.rounds}")
         phases = [Phase(share * rate, options.seconds, poisson_seed=number) for share in (REST, OVERLOAD, REST)]
@@ -64,13 +66,18 @@ def _measure(name: str, service: Running, cores: Cores, options: argparse.Namesp
             endpoint = load.endpoint(service.address)
             answers = offer(endpoint, bodies, phases, connections=CONNECTIONS, cores={cores.generator})
         rounds.append(_figures(answers, options) | {"peak_rss_mb": max(samples), "rss_mb": rss_mb(service.pid)})
-    after = _shed_histogram(service)
+    shed = shed_histogram(_metrics(service))
+    shed.subtract(before)
     return {
         "saturation_per_s": round(rate, 1),
         "rss_before_mb": rss_before_mb,
         "rounds": rounds,
-        "shed": shed_figures({bound: count - before.get(bound, 0.0) for bound, count in after.items()}),
+        "shed": shed_figures(shed),
     }
+
+
+def _metrics(service: Running) -> str:
+    return httpx.get(f"{service.address}/metrics").text
 
 
 def _figures(answers: Answers, options: argparse.Namespace) -> dict[str, Any]:
@@ -108,33 +115,29 @@ def degraded_share(answers: Answers) -> float:
     return float(answers.degraded[good].mean()) if good.any() else 0.0
 
 
-def shed_figures(counts: dict[str, float]) -> dict[str, float]:
-    """Mean and bounds of the quantiles, in milliseconds.
+def shed_histogram(metrics: str) -> Counter[str]:
+    """Of the text of ``/metrics``: ``count`` and ``sum`` (seconds) of the refused requests, and by
+    each bucket's bound in seconds how many took at most so long."""
+    found: Counter[str] = Counter()
+    for family in text_string_to_metric_families(metrics):
+        if family.name != _DURATIONS:
+            continue
+        for sample in family.samples:
+            found[sample.labels.get("le") or sample.name.removeprefix(f"{_DURATIONS}_")] += sample.value
+    return found
 
-    Args:
-        counts: ``sum`` in seconds, and how many refusals took at most so many seconds, by the bucket's bound.
-    """
-    total = counts.get("+Inf", 0.0)
-    if not total:
+
+def shed_figures(histogram: Counter[str]) -> dict[str, float]:
+    """Mean and bounds of two quantiles, in milliseconds, of a ``shed_histogram``."""
+    count = histogram["count"]
+    if not count:
         return {"requests": 0}
-    bounds = {float(bound): count for bound, count in counts.items() if bound != "sum"}
+    up_to = {float(key): value for key, value in histogram.items() if key not in ("count", "sum")}
     quantiles = {
-        f"p{q}_at_most_ms": min(bound for bound, count in bounds.items() if count >= total * q / 100) * 1e3
+        f"p{q}_at_most_ms": min(bound for bound, value in up_to.items() if value >= count * q / 100) * 1e3
         for q in (50, 99)
     }
-    return {"requests": int(total), "mean_ms": round(counts["sum"] / total * 1e3, 4), **quantiles}
-
-
-def _shed_histogram(service: Running) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for family in text_string_to_metric_families(httpx.get(f"{service.address}/metrics").text):
-        for sample in family.samples:
-            if sample.name.startswith("ranktower_request_duration_seconds") and (
-                sample.labels["outcome"].startswith("shed")
-            ):
-                name = sample.labels.get("le", sample.name.rpartition("_")[2])
-                found[name] = found.get(name, 0.0) + sample.value
-    return {name: value for name, value in found.items() if name not in ("count", "created")}
+    return {"requests": int(count), "mean_ms": round(histogram["sum"] / count * 1e3, 4), **quantiles}
 
 
 @contextmanager

@@ -25,7 +25,7 @@ _COLOURS = {"local": "#1f6fb4", "Redis": "#c0392b"}
 
 def draw_stages(result: dict[str, Any], path: Path) -> None:
     """Stages of a request by store, and their shares by the number of candidates."""
-    with _figure(path, width=11, height=4) as figure:
+    with figure_file(path, width=11, height=4) as figure:
         left, right = figure.subplots(1, 2)
         stores = {name: parts_us(of["1000"]) for name, of in result["stages"].items()}
         _stacked(left, {name: {part: us / 1e3 for part, us in parts.items()} for name, parts in stores.items()})
@@ -59,7 +59,7 @@ def parts_us(found: dict[str, float]) -> dict[str, float]:
 def draw_graph(variants: dict[str, Any], path: Path) -> None:
     """The variants of the graph and their times."""
     found = variants["variants"]
-    with _figure(path, width=9, height=1 + 0.35 * len(found)) as figure:
+    with figure_file(path, width=9, height=1 + 0.35 * len(found)) as figure:
         axes = figure.subplots()
         colours = ["#1f6fb4" if name.endswith("(kept)") else "#9a9a9a" for name in found]
         bars = axes.barh(list(found), [of["median_us"] / 1e3 for of in found.values()], color=colours)
@@ -71,7 +71,7 @@ def draw_graph(variants: dict[str, Any], path: Path) -> None:
 
 def draw_latency(result: dict[str, Any], path: Path) -> None:
     """Latency against the offered load, each store up to its saturation."""
-    with _figure(path, width=9, height=4) as figure:
+    with figure_file(path, width=9, height=4) as figure:
         axes = figure.subplots()
         for name, of in result["stores"].items():
             points = list(of["even"].values())
@@ -89,7 +89,7 @@ def draw_latency(result: dict[str, Any], path: Path) -> None:
 
 def draw_catalogue(result: dict[str, Any], path: Path) -> None:
     """Throughput against the number of items."""
-    with _figure(path, width=7, height=3.2) as figure:
+    with figure_file(path, width=7, height=3.2) as figure:
         axes = figure.subplots()
         items = {int(size): of["requests_per_s"] for size, of in result["items"].items()}
         axes.plot(list(items), list(items.values()), marker="o", color="#1f6fb4")
@@ -115,7 +115,7 @@ def _before(parts: dict[str, float], part: str) -> float:
 
 
 @contextmanager
-def _figure(path: Path, *, width: float, height: float) -> Iterator[Figure]:
+def figure_file(path: Path, *, width: float, height: float) -> Iterator[Figure]:
     """A figure that is written when it is drawn; the same result gives the same file."""
     style = {"svg.hashsalt": path.stem, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     with mpl.rc_context(style):

@@ -86,7 +86,7 @@ class _Collection:
         if not self._dry_run:
             self._forget()
             self._empty_trash()
-        return Collected(tuple(self._removed), held)
+        return Collected(tuple(sorted(self._removed, key=lambda removed: removed.name)), held)
 
     def _take_away(self, release: str) -> bool:
         """Move a release to the trash; False where a process holds it."""

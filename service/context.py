@@ -6,6 +6,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,16 +20,18 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 class RequestContext:
     """One request from arrival to answer."""
 
-    __slots__ = ("arrival", "headers", "is_gone", "outcome", "read_s", "request_id")
+    __slots__ = ("arrival", "headers", "is_gone", "outcome", "read_at", "read_s", "request_id")
 
-    def __init__(
-        self, headers: Mapping[bytes, bytes], arrival: float, is_gone: Callable[[], bool] = lambda: False
-    ) -> None:
-        """``arrival`` is ``time.perf_counter()`` when it came, ``is_gone`` tells whether its client has left."""
+    def __init__(self, headers: Mapping[bytes, bytes], state: Mapping[str, Any]) -> None:
+        """``state`` of the scope: there is what ``service.protocol`` knows of the request."""
         self.headers = headers
         """By lower-case names; of several of one name the first. Starlette's go through all at each look."""
-        self.arrival = arrival
-        self.is_gone = is_gone
+        self.read_at: float = state.get("read_at") or time.perf_counter()
+        """When the server read it, on the ``time.perf_counter`` clock."""
+        self.arrival: float = state.get("arrival", self.read_at)
+        """When it may have come; from here on its budget counts."""
+        self.is_gone: Callable[[], bool] = state.get("is_gone", _is_here)
+        """Whether the client has left."""
         self.read_s = 0.0
         """Seconds from arrival until the body had been read."""
         self.request_id = _request_id(headers)
@@ -64,9 +67,7 @@ class ContextMiddleware:
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        # Both are the server's to know, see ``service.protocol``.
-        arrival, is_gone = state.get("arrival") or time.perf_counter(), state.get("is_gone", lambda: False)
-        context = RequestContext(dict(reversed(scope["headers"])), arrival, is_gone)
+        context = RequestContext(dict(reversed(scope["headers"])), state)
         state["context"] = context
         header = (b"x-request-id", context.request_id.encode("ascii"))
 
@@ -84,6 +85,10 @@ class ContextMiddleware:
             if endpoint is not None:
                 outcome = context.outcome if completed else "internal_error"
                 self._metrics.observe_request(endpoint, outcome, time.perf_counter() - context.arrival)
+
+
+def _is_here() -> bool:
+    return False
 
 
 def _request_id(headers: Mapping[bytes, bytes]) -> str:

@@ -10,6 +10,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from ranktower.errors import ConfigError
@@ -47,8 +48,8 @@ def ask(url: str, body: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any
         if not (key.isascii() and key.isprintable()):
             raise ConfigError(f"{KEY_ENV}: holds characters that no header can")
         headers["x-api-key"] = key
-    request = urllib.request.Request(f"{url.rstrip('/')}/v1/explain", json.dumps(body).encode(), headers)
     try:
+        request = urllib.request.Request(f"{url.rstrip('/')}/v1/explain", json.dumps(body).encode(), headers)
         with urllib.request.urlopen(request, timeout=timeout_s) as response:
             content = response.read()
     except urllib.error.HTTPError as error:
@@ -113,9 +114,7 @@ def _attention(user: Sequence[Sequence[float]], item: Sequence[Sequence[float]])
     indent = max(map(len, left)) + 4
     if indent + max(map(len, right)) > WIDTH:
         return [*left, *right]
-    height = max(len(left), len(right))
-    rows = zip(*(lines + [""] * (height - len(lines)) for lines in (left, right)), strict=True)
-    return [f"{one:{indent}}{other}".rstrip() for one, other in rows]
+    return [f"{one:{indent}}{other}".rstrip() for one, other in zip_longest(left, right, fillvalue="")]
 
 
 def _matrix(title: str, weights: Sequence[Sequence[float]]) -> list[str]:

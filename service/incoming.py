@@ -39,4 +39,4 @@ def demand_of(request: Request, num_candidates: int, deadline: Deadline, costs: 
     and any other value of the header passed over."""
     context = context_of(request)
     is_low = context.header(PRIORITY_HEADER).strip().lower() == "low"
-    return Demand(num_candidates, deadline, costs, is_low, context.is_gone)
+    return Demand(num_candidates, deadline, costs, is_low, context.is_gone, context.read_at)

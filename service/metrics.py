@@ -19,6 +19,7 @@ MULTIPROC_ENV = "PROMETHEUS_MULTIPROC_DIR"
 _DURATION_BUCKETS = tuple(
     ms / 1000 for ms in (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 25, 50, 100, 250, 500, 1000, 5000)
 )
+_SHED_BUCKETS = tuple(us / 1e6 for us in (50, 100, 150, 200, 300, 400, 600, 800, 1000, 1500, 2000, 4000, 10_000))
 _CANDIDATE_BUCKETS = (0, 1, 10, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
 
 
@@ -56,7 +57,13 @@ class Metrics:
         self.missing = self._counter("missing", "Users or candidates without a stored row.", "side")
         self.computed = self._counter("computed", "Users or candidates computed from a request's features.", "side")
         self.degraded = self._counter("degraded", "Answers below full scoring.", "level", "reason")
-        self.shed = self._counter("shed", "Requests refused for load.", "reason")
+        self._shed = self._counter("shed", "Requests refused for load.", "reason")
+        self._shed_duration = Histogram(
+            f"{prefix}shed_duration_seconds",
+            "From the reading of a request to its refusal for load.",
+            buckets=_SHED_BUCKETS,
+            registry=self.registry,
+        )
         self.store_errors = self._counter("store_errors", "Failures of the embedding store.", "kind")
         self.nonfinite = self._counter("nonfinite_scores", "Scores that were not finite and became null.")
         self.refused = self._counter("release_refused", "Releases that were not accepted.", "reason", "role")
@@ -99,6 +106,11 @@ class Metrics:
     def observe_request(self, endpoint: str, outcome: str, seconds: float) -> None:
         """Count one answered request."""
         self._request_duration.labels(endpoint, outcome).observe(seconds)
+
+    def count_shed(self, reason: str, seconds: float) -> None:
+        """Count a request refused for load, so many seconds after it was read."""
+        self._shed.labels(reason).inc()
+        self._shed_duration.observe(seconds)
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
+from ranktower.embedding_store.codec import Side
+from ranktower.embedding_store.local import RowTable
 from ranktower.embedding_store.overlay import Overlay, OverlayPointer, deltas_dir, open_overlay, read_overlay_pointer
 from ranktower.errors import ReleaseError, StoreError
 from ranktower.registry import Registry
@@ -28,6 +30,15 @@ class _Refusal:
     """None where not even that could be read."""
     text: str
     retry_at: float
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An overlay as the store and the retrieval of a release take it."""
+
+    overlay: Overlay | None
+    tables: Mapping[Side, RowTable]
+    items: OverlaidItems | None
 
 
 class Overlays:
@@ -62,19 +73,19 @@ class Overlays:
             if pointer == self._served.get(release):
                 self._refused.pop(release, None)
             elif self._may_try(release, pointer):
-                overlay, items = await asyncio.to_thread(_open, release, deltas, pointer)
-                self._serve(release, overlay, items)
+                self._serve(release, await asyncio.to_thread(_open, release, deltas, pointer))
         except (ReleaseError, OSError, ValueError) as error:
             self._refuse(release, pointer, error)
 
-    def _serve(self, release: LoadedRelease, overlay: Overlay | None, items: OverlaidItems | None) -> None:
-        """Swap: from here on requests find the rows of ``overlay``."""
-        release.store.use_overlay(overlay)
+    def _serve(self, release: LoadedRelease, opened: _Opened) -> None:
+        """Swap: from here on requests find the rows of an overlay."""
+        release.store.use_overlay(opened.overlay, opened.tables)
         if release.retrieval is not None:
-            release.retrieval.use_overlay(items)
-        self._served[release] = overlay.pointer if overlay is not None else None
+            release.retrieval.use_overlay(opened.items)
+        pointer = opened.overlay.pointer if opened.overlay is not None else None
+        self._served[release] = pointer
         self._refused.pop(release, None)
-        sequence = overlay.pointer.sequence if overlay is not None else None
+        sequence = pointer.sequence if pointer is not None else None
         logger.info("overlay served", extra={"fields": {"release": release.release, "overlay": sequence}})
 
     def _may_try(self, release: LoadedRelease, pointer: OverlayPointer | None) -> bool:
@@ -92,8 +103,7 @@ class Overlays:
         self._refused[release] = _Refusal(pointer, text, time.monotonic() + self._retry_s)
 
 
-def _open(
-    release: LoadedRelease, deltas: Path, pointer: OverlayPointer | None
-) -> tuple[Overlay | None, OverlaidItems | None]:
+def _open(release: LoadedRelease, deltas: Path, pointer: OverlayPointer | None) -> _Opened:
     overlay = open_overlay(deltas, pointer, release.manifest) if pointer is not None else None
-    return overlay, release.retrieval.read_overlay(overlay) if release.retrieval is not None else None
+    items = release.retrieval.read_overlay(overlay) if release.retrieval is not None else None
+    return _Opened(overlay, release.store.cover(overlay), items)

@@ -17,8 +17,8 @@ _FRAMING = (b"content-length", b"transfer-encoding")
 class HttpProtocol(HttpToolsProtocol):
     """Reads on where the parser stopped for an upgrade, with a new parser that is not told of it.
 
-    Puts into the state of a request's scope when it arrived (``arrival``, of ``time.perf_counter``) and how to ask
-    whether the client has left (``is_gone``).
+    Puts into the state of a request's scope when it was read and when it may have arrived (``read_at``, ``arrival``, of
+    ``time.perf_counter``), and how to ask whether the client has left (``is_gone``).
     """
 
     def on_message_begin(self) -> None:
@@ -28,7 +28,8 @@ class HttpProtocol(HttpToolsProtocol):
         turns = state.get("turns")
         # While one request was scored, nothing was read: this one may have been in the socket ever since that began.
         busy_since = turns.busy_since if turns is not None else None
-        state["arrival"] = time.perf_counter() if busy_since is None else busy_since
+        state["read_at"] = now = time.perf_counter()
+        state["arrival"] = now if busy_since is None else busy_since
         state["is_gone"] = self.transport.is_closing
 
     def data_received(self, data: bytes) -> None:

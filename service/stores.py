@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranktower.embedding_store.codec import SIDES, RowKind, Rows, Side
-from ranktower.embedding_store.local import LocalStore
+from ranktower.embedding_store.local import LocalStore, RowTable
 from ranktower.embedding_store.overlay import Overlay, OverlayPointer
 from ranktower.embedding_store.protocol import StoredRows
 from ranktower.errors import ReleaseError
@@ -211,10 +211,14 @@ class ReleaseStore:
         item_times_s = await self._items.fetch_times_of_each("item", item_ids, timeout_s=timeout_s)
         return [np.maximum(user_times_s, times_s) <= self._created_s for times_s in item_times_s]
 
-    def use_overlay(self, overlay: Overlay | None) -> None:
+    def cover(self, overlay: Overlay | None) -> Mapping[Side, RowTable]:
+        """What ``use_overlay`` takes. This is work; any thread may do it."""
+        return self._local.cover(overlay) if self._local is not None else {}
+
+    def use_overlay(self, overlay: Overlay | None, covered: Mapping[Side, RowTable]) -> None:
         """Put an overlay in front of the release's tables, where those are used; None takes it away."""
         if self._local is not None:
-            self._local.use_overlay(overlay)
+            self._local.use_overlay(overlay, covered)
 
     async def newest_overlay(self) -> OverlayPointer | None:
         """The latest overlay whose rows the stores give; raises as ``fetch_both``, or ReleaseError."""

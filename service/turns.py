@@ -44,6 +44,8 @@ class Demand:
     """Of the lower class: after all others, and not the reason for which one of them gets less time."""
     is_gone: Callable[[], bool] = lambda: False
     """Whether the client has left."""
+    read_at: float | None = None
+    """When the request was read from its socket."""
 
 
 class Ticket:
@@ -149,7 +151,7 @@ class Turns:
             text = f"the request would wait {wait_s * 1e3:.1f} ms"
         else:
             return
-        self._metrics.shed.labels(reason).inc()
+        self._metrics.count_shed(reason, time.perf_counter() - (demand.read_at or now))
         raise ShedError(f"overloaded: {text}", reason, retry_after_s=wait_s)
 
     async def await_turn(self, ticket: Ticket) -> None:
@@ -206,18 +208,15 @@ class Turns:
     def _end_turn(self) -> None:
         self._running = None
         self._ended_at = time.perf_counter()
-        after = self._next_ready()
-        if after is None:
-            # Others of this round of the loop may be about to ask; they wait until it has been at the sockets.
-            self._is_closed = True
-            asyncio.get_running_loop().call_soon(self._open)
-        else:
-            self._wake(after)
+        # The next one begins two rounds of the loop from here: in the first it reads what has arrived, in the second
+        # those requests are admitted or refused. Else a refusal would wait for a whole turn.
+        self._is_closed = True
+        asyncio.get_running_loop().call_soon(self._open)
 
     def _open(self) -> None:
         self._is_closed = False
         self.busy_since = None
-        if self._running is None and (after := self._next_ready()) is not None:
+        if (after := self._next_ready()) is not None:
             self._wake(after)
 
     def _next_ready(self) -> Ticket | None:

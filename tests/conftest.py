@@ -27,7 +27,8 @@ from ranktower.data.dataset import PreparedDataset
 from ranktower.data.prepare import PrepareOptions, prepare
 from ranktower.data.simulator import SimulatorOptions, simulate
 from ranktower.embedding_store.codec import RowLayout
-from ranktower.release import Manifest, release_tag
+from ranktower.registry import Registry
+from ranktower.release import Manifest, hash_files, release_tag, write_manifest
 from ranktower.training.config import TrainConfig
 from ranktower.training.run import RunFolder
 
@@ -177,6 +178,24 @@ def make_manifest() -> Callable[..., Manifest]:
         return Manifest.model_validate(keys | changes)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def publish_small(make_manifest: Callable[..., Manifest]) -> Callable[..., Manifest]:
+    """``publish_small(root, release, model="demo")``: a published release with one file of 4 bytes, for what only looks
+    at pointers and folders."""
+
+    def publish(root: Path, release: str, *, model: str = "demo") -> Manifest:
+        registry = Registry(root)
+        folder = registry.staging_dir(model, release)
+        (folder / "items").mkdir(parents=True)
+        (folder / "items" / "rows.bin").write_bytes(b"rows")
+        manifest = make_manifest(model=model, release=release, files=hash_files(folder))
+        write_manifest(folder, manifest)
+        registry.publish(folder)
+        return manifest
+
+    return publish
 
 
 @pytest.fixture(scope="session")

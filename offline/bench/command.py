@@ -36,8 +36,8 @@ def main(argv: Sequence[str]) -> int:
     requests = _requests(options, served)
     check_request(endpoint, requests.bodies[0])
     options.out.mkdir(parents=True, exist_ok=True)
-    question = Question(requests.num_candidates, options.budget)
-    bench = _Bench(endpoint, requests.bodies, options, points=[])
+    question = Question(requests.num_candidates, options.budget, options.max_degraded)
+    bench = _Bench(endpoint, requests.bodies, question, options, points=[])
     is_complete = False
     try:
         bench.run()
@@ -65,6 +65,7 @@ class _Bench:
 
     endpoint: Endpoint
     bodies: list[bytes]
+    question: Question
     options: argparse.Namespace
     points: list[Point]
 
@@ -74,21 +75,22 @@ class _Bench:
         steps = sweep(options.rates, options.seconds) if options.rates else search(options.seconds)
         self._offer(_WARM_UP)
         step = next(steps, None)
-        with tqdm(bar_format="{desc} |{bar}| {elapsed}<{remaining}", disable=True if options.quiet else None) as bar:
+        with tqdm(bar_format="{desc}|{bar}| {elapsed}<{remaining}", disable=True if options.quiet else None) as bar:
             while step is not None:
                 bar.total = bar.n + step.seconds + step.left_s
                 bar.set_description(f"{step.rate:.0f} requests/s")
                 result = self._offer(Phase(step.rate, step.seconds, None if options.even else len(self.points)))
                 bar.update(step.seconds)
-                self.points.append(Point(step.rate, step.seconds, step.is_quick, result))
+                holds = self.question.is_met(result)
+                self.points.append(Point(step.rate, step.seconds, step.is_quick, holds, result))
                 try:
-                    step = steps.send(self.points[-1].holds)
+                    step = steps.send(holds)
                 except StopIteration:
                     step = None
 
     def _offer(self, phase: Phase) -> OpenResult:
         answers = offer(self.endpoint, self.bodies, [phase], connections=_CONNECTIONS)
-        return OpenResult.of(answers, seconds=phase.seconds, budget_ms=self.options.budget)
+        return OpenResult.of(answers, seconds=phase.seconds, budget_ms=self.question.budget_ms)
 
 
 def _requests(options: argparse.Namespace, served: Served) -> Requests:
@@ -111,6 +113,8 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigError(f"--budget {options.budget:g}: must be above 0 and at most {ANSWER_TIMEOUT_S * 1000} ms")
     if options.candidates is not None and options.candidates < 1:
         raise ConfigError(f"--candidates {options.candidates}: must be at least 1")
+    if not 0 <= options.max_degraded <= 1:
+        raise ConfigError(f"--max-degraded {options.max_degraded:g}: must be a share, 0 to 1")
     for name, values in (("--seconds", [options.seconds]), ("--rates", options.rates)):
         for value in values:
             if not 0 < value < float("inf"):
@@ -130,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", help="name of the model in the registry; what the service says where left out")
     parser.add_argument("--candidates", type=int, help=f"of a random request ({_DEFAULT_CANDIDATES} where left out)")
     parser.add_argument("--budget", type=float, required=True, help="milliseconds a request may take; sent with it")
+    parser.add_argument("--max-degraded", type=float, default=1.0, help="largest share of degraded answers (1: all)")
     parser.add_argument("--seconds", type=float, default=10.0, help="of load at each rate (10)")
     parser.add_argument("--rates", type=float, nargs="+", default=[], help="offer just these requests/s")
     parser.add_argument("--even", action="store_true", help="requests at even distances, not at random times")

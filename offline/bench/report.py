@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from offline.bench.answers import OpenResult, rounded
@@ -54,25 +55,11 @@ def write_report(folder: Path, points: Sequence[Point], question: Question, abou
 def draw_curve(points: Sequence[Point], question: Question) -> bytes:
     """A PNG: latencies and shares against the offered rate. Of a rate offered twice, the later run is shown."""
     shown = sorted({point.rate: point for point in points}.values(), key=lambda point: point.rate)
-    rates, best = [point.rate for point in shown], best_point(points)
+    best = best_point(points)
     figure = Figure(figsize=(8, 7), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
-    for name, latencies in (
-        ("p99", [point.result.p99_ms for point in shown]),
-        ("p50", [point.result.p50_ms for point in shown]),
-    ):
-        upper.plot(rates, latencies, marker="o", markersize=3, label=name)
-    upper.axhline(question.budget_ms, color="black", linestyle=":", label=f"budget, {question.budget_ms:g} ms")
-    upper.set_yscale("log")
-    for set_formatter in (upper.yaxis.set_major_formatter, upper.yaxis.set_minor_formatter):
-        set_formatter("{x:g}")  # not 6 × 10⁰
-    upper.set_ylabel("ms from the due time")
-    for name, count in _SHARES:
-        shares = [100 * point.result.share(count(point.result)) for point in shown]
-        lower.plot(rates, shares, marker="o", markersize=3, label=name)
-    lower.set_ylim(-2, 102)
-    lower.set_ylabel("% of the requests")
-    lower.set_xlabel("requests/s offered")
+    _draw_latencies(upper, shown, question.budget_ms)
+    _draw_shares(lower, shown)
     for axes in (upper, lower):
         if best is not None:
             axes.axvline(best.rate, color="grey", linewidth=0.8)
@@ -82,6 +69,32 @@ def draw_curve(points: Sequence[Point], question: Question) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=120)
     return content.getvalue()
+
+
+def _draw_latencies(axes: Axes, shown: Sequence[Point], budget_ms: float) -> None:
+    latencies = {
+        "p99": [point.result.p99_ms for point in shown],
+        "p50": [point.result.p50_ms for point in shown],
+    }
+    # NaN, where nothing was answered, is not above 0. The limits are ours, for there may be nothing to take them from.
+    heights = [budget_ms, *(value for values in latencies.values() for value in values if value > 0)]
+    axes.set_ylim(min(heights) / 1.5, max(heights) * 1.5)
+    axes.set_yscale("log")
+    for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        set_formatter("{x:g}")  # not 6 × 10⁰
+    axes.set_ylabel("ms from the due time")
+    for name, values in latencies.items():
+        axes.plot([point.rate for point in shown], values, marker="o", markersize=3, label=name)
+    axes.axhline(budget_ms, color="black", linestyle=":", label=f"budget, {budget_ms:g} ms")
+
+
+def _draw_shares(axes: Axes, shown: Sequence[Point]) -> None:
+    for name, count in _SHARES:
+        shares = [100 * point.result.share(count(point.result)) for point in shown]
+        axes.plot([point.rate for point in shown], shares, marker="o", markersize=3, label=name)
+    axes.set_ylim(-2, 102)
+    axes.set_ylabel("% of the requests")
+    axes.set_xlabel("requests/s offered")
 
 
 def _entry(point: Point) -> dict[str, Any]:

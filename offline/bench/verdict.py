@@ -14,26 +14,29 @@ _LAG_MS = 1.0
 
 
 @dataclass(frozen=True)
+class Question:
+    """What was asked: whether ``num_candidates`` are scored inside ``budget_ms``, and no larger share of the requests
+    than ``max_degraded`` below full scoring."""
+
+    num_candidates: int
+    budget_ms: float
+    max_degraded: float = 1.0
+
+    def is_met(self, result: OpenResult) -> bool:
+        """Whether a rate is held."""
+        is_inside = result.share(result.inside) >= WANTED_SHARE
+        return is_inside and result.share(result.degraded) <= self.max_degraded
+
+
+@dataclass(frozen=True)
 class Point:
-    """One rate that was offered; ``is_quick`` where only for a moment, to find the range."""
+    """One rate that was offered, and whether it was held; ``is_quick`` where only for a moment, to find the range."""
 
     rate: float
     seconds: float
     is_quick: bool
+    holds: bool
     result: OpenResult
-
-    @property
-    def holds(self) -> bool:
-        """Whether enough of the requests were answered inside the budget."""
-        return self.result.share(self.result.inside) >= WANTED_SHARE
-
-
-@dataclass(frozen=True)
-class Question:
-    """What was asked: whether ``num_candidates`` are scored inside ``budget_ms``."""
-
-    num_candidates: int
-    budget_ms: float
 
 
 def best_point(points: Sequence[Point]) -> Point | None:
@@ -77,6 +80,7 @@ def _why(result: OpenResult) -> str:
     reasons = [] if math.isnan(result.p99_ms) else [f"p99 is {result.p99_ms:.3g} ms"]
     other = result.non_200 - result.status_429 - result.status_503 - result.status_504
     counts = {
+        "degraded": result.degraded,
         "shed (429)": result.status_429,
         "answered 503": result.status_503,
         "answered 504": result.status_504,

@@ -172,11 +172,17 @@ class LocalStore:
         self._created_s = manifest.created.timestamp()
         self.use_overlay(None)
 
-    def use_overlay(self, overlay: Overlay | None) -> None:
-        """From now on an overlay's rows win over those of the release's tables; None: there are only those."""
+    def cover(self, overlay: Overlay | None) -> Mapping[Side, RowTable]:
+        """The tables with an overlay in front. This is work; any thread may do it."""
+        if overlay is None:
+            return self.tables
+        covered = {side: overlay.cover(side, self.tables.get(side)) for side in TABLES}
+        return {side: table for side, table in covered.items() if table is not None}
+
+    def use_overlay(self, overlay: Overlay | None, covered: Mapping[Side, RowTable] | None = None) -> None:
+        """From now on an overlay's rows win over those of the release's tables; ``covered``: what ``cover`` gave."""
         self.overlay = overlay
-        covered = {side: overlay.cover(side, self.tables.get(side)) for side in TABLES} if overlay else self.tables
-        self._covered: dict[Side, RowTable] = {side: table for side, table in covered.items() if table is not None}
+        self._covered = self.cover(overlay) if covered is None else covered
 
     def find(self, side: Side, ids: Sequence[str | int]) -> Rows:
         """``fetch`` for a caller that need not await: nothing in it ever waits."""

@@ -21,6 +21,7 @@ from ranktower.release import TABLES, FileEntry, Manifest, hash_file
 DELTAS = ".deltas"
 OVERLAY_POINTER = "current"
 TIMES_FILE = "times.npy"
+_BATCH_ROWS = 65_536
 OVERLAY_FILES = (IDS_FILE, ROWS_FILE, SLOTS_FILE, TIMES_FILE)
 
 
@@ -84,7 +85,7 @@ class OverlayTable(LocalTable):
     def __init__(self, folder: Path, layout: RowLayout) -> None:
         """Map the table; ReleaseError if it is none, if a row is of another release, or if the times do not fit."""
         super().__init__(folder, layout)
-        if not all(layout.valid(raw).all() for _, raw in self.batches(65_536)):
+        if not all(layout.valid(raw).all() for _, raw in self.batches(_BATCH_ROWS)):
             raise ReleaseError(f"{folder / ROWS_FILE}: holds rows of another release")
         path = folder / TIMES_FILE
         try:
@@ -100,10 +101,17 @@ class OverlaidTable:
     """A release's table with an overlay's in front. Row numbers of the overlay go on behind those of the table."""
 
     def __init__(self, table: LocalTable, over: OverlayTable) -> None:
-        """``table`` must have a row at least."""
+        """``table`` must have a row at least. Looks up every id of ``over``, a microsecond each."""
         self.layout = table.layout
         self._table = table
         self._over = over
+        # By row number of the table: 1 more than that of the overlay's row in its place, 0 where there is none. Memory
+        # that only zeros stand in is not taken, so this is small where the overlay is.
+        self._replaced = np.zeros(len(table), dtype=np.int64)
+        for start in range(0, len(over), _BATCH_ROWS):
+            rows = np.arange(start, min(start + _BATCH_ROWS, len(over)))
+            below, present = table.find(over.ids_at(rows))
+            self._replaced[below] = rows[present] + 1
 
     def fetch(self, ids: Sequence[object]) -> Rows:
         """The rows of ``ids``, the overlay's where it has one."""
@@ -116,14 +124,21 @@ class OverlaidTable:
     def locate(self, ids: Sequence[object]) -> LocatedRows:
         """Where the rows of ``ids`` are."""
         under = self._table.locate(ids)
-        over_rows, over_present = self._over.find(ids)
-        if not len(over_rows):
+        absent = np.flatnonzero(~under.present)
+        new, is_new = self._over.find([ids[place] for place in absent.tolist()])
+        over = self._replaced.take(under.positions)
+        if not len(new) and not over.any():
             return under
-        rows = np.empty(len(ids), dtype=np.int64)
-        rows[under.present] = under.positions
-        rows[over_present] = over_rows + len(self._table)
-        present = under.present | over_present
-        return LocatedRows(self, rows[present], present, under.num_rejected)
+        num_below = len(self._table)
+        positions = np.where(over > 0, over + (num_below - 1), under.positions)
+        if not len(new):
+            return LocatedRows(self, positions, under.present, under.num_rejected)
+        everywhere = np.empty(len(ids), dtype=np.int64)
+        everywhere[under.present] = positions
+        everywhere[absent[is_new]] = new + num_below
+        present = under.present.copy()
+        present[absent[is_new]] = True
+        return LocatedRows(self, everywhere[present], present, under.num_rejected)
 
     def rows_at(self, positions: NDArray[np.integer]) -> NDArray[np.uint8]:
         """Rows ``[k, row_size]`` by row number; tags unchecked."""
@@ -157,7 +172,7 @@ class Overlay:
     """Without the sides it has no rows of."""
 
     def cover(self, side: Side, table: LocalTable | None) -> RowTable | None:
-        """The side's table with this overlay in front, None where neither has rows."""
+        """The side's table with this overlay in front, None where there is neither."""
         over = self.tables.get(side)
         if over is None:
             return table

@@ -27,7 +27,9 @@ SCORERS: dict[tuple[RowKind, RowDtype], str] = {
     ("embedding", "float16"): "embedding_scorer.float16.onnx",
     ("embedding", "float32"): "embedding_scorer.float32.onnx",
 }
-FILES = sorted(["features.json", "item_tower.onnx", "model.json", "user_tower.onnx", *SCORERS.values()])
+LEVELS = [f"{level}.{dtype}.onnx" for level in ("maxsim", "pooled") for dtype in ("float16", "float32")]
+FILES = sorted(["features.json", "item_tower.onnx", "model.json", "user_tower.onnx", *SCORERS.values(), *LEVELS])
+CHECKS = {"scorer_random", "scorer_real", "scorer_zero", "explanation", "maxsim", "pooled", "user_tower", "item_tower"}
 OUTPUTS = {"user": ["user_embedding"], "item": [f"item_{array}" for array in ARRAYS]}
 
 
@@ -55,13 +57,13 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 
 
 def test_writes_graphs_encoder_and_description(exported: Path, run: TrainedRun) -> None:
-    assert sorted(path.name for path in exported.iterdir()) == FILES
+    assert sorted(path.name for path in exported.iterdir()) == sorted([*FILES, "ladder.json"])
     description = json.loads((exported / "model.json").read_text())
     assert description["run_id"] == run.run_id
     assert description["data_id"] == run.data_id
     assert description["tau"] == pytest.approx(run.model.similarity.tau.item())
     assert description["shape"] == {"num_user_heads": 2, "num_item_heads": 3, "width": 16, "attention_width": 8}
-    assert set(description["parity"]) == {"scorer_random", "scorer_real", "scorer_zero", "user_tower", "item_tower"}
+    assert set(description["parity"]) == CHECKS
     assert all(0 <= figure <= TOLERANCE for figure in description["parity"].values())
 
 
@@ -151,6 +153,36 @@ def test_not_a_number_fails_parity(name: str, run: TrainedRun, real: RealRows, e
         check_parity(run.model, folder, real)
 
 
+@pytest.mark.parametrize(("name", "check"), [(name, name.split(".")[0]) for name in LEVELS])
+def test_a_level_with_another_temperature_fails_parity(
+    name: str, check: str, run: TrainedRun, real: RealRows, exported: Path, tmp_path: Path
+) -> None:
+    folder = copy_of(exported, tmp_path / "broken")
+    broken = onnx.load(folder / name)
+    (tau,) = (init for init in broken.graph.initializer if init.name == "tau")
+    tau.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tau) * np.float32(1.01), "tau"))
+    onnx.save(broken, folder / name)
+    with pytest.raises(ParityError, match=f"'{check}' failed: torch and ONNX differ by"):
+        check_parity(run.model, folder, real)
+
+
+@pytest.mark.parametrize("output", ["user_attention", "item_attention", "cosines", "contributions"])
+def test_an_explanation_that_is_not_torchs_fails_parity(
+    output: str, run: TrainedRun, real: RealRows, exported: Path, tmp_path: Path
+) -> None:
+    """The graph gives the right scores, and one thousandth less of one output beside them."""
+    folder = copy_of(exported, tmp_path / "broken")
+    broken = onnx.load(folder / "embedding_scorer.float16.onnx")
+    for node in broken.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["right" if name == output else name for name in names]
+    broken.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.999), "part"))
+    broken.graph.node.append(onnx.helper.make_node("Mul", ["right", "part"], [output]))
+    onnx.save(broken, folder / "embedding_scorer.float16.onnx")
+    with pytest.raises(ParityError, match="'explanation' failed: torch and ONNX differ by"):
+        check_parity(run.model, folder, real)
+
+
 def test_not_a_number_in_one_array_of_a_tower_fails_parity(
     run: TrainedRun, real: RealRows, exported: Path, tmp_path: Path
 ) -> None:
@@ -169,13 +201,13 @@ def test_not_a_number_in_one_array_of_a_tower_fails_parity(
 def test_an_earlier_export_is_replaced_and_a_foreign_folder_is_not(
     run: TrainedRun, real: RealRows, exported: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "export"
-    out.mkdir()
-    for name in FILES:
-        (out / name).write_bytes((exported / name).read_bytes())
+    out = copy_of(exported, tmp_path / "export")
+    for leftover in ("ladder.json", ".ladder.json.7.part"):
+        (out / leftover).write_text("{}")
     (out / "model.json").write_text("{}")
     export_model(run.model, run.encoder, out, real=real, origin={"run_id": "again"})
     assert json.loads((out / "model.json").read_text())["run_id"] == "again"
+    assert sorted(path.name for path in out.iterdir()) == FILES
     # A model.json of another program's beside it does not make the thesis part of an export.
     foreign = tmp_path / "foreign"
     foreign.mkdir()

@@ -141,6 +141,35 @@ def test_scores_are_the_papers(
     np.testing.assert_allclose(case.run(user, items), expected * case.model.similarity.tau.item(), atol=ATOL, rtol=0)
 
 
+@pytest.mark.parametrize("activation", ["silu", "gelu"])
+@pytest.mark.parametrize(("kind", "dtype"), [("embedding", "float16"), ("projected", "float32")])
+def test_the_explanation_is_the_papers(
+    kind: RowKind, dtype: RowDtype, activation: Activation, paper: ModuleType
+) -> None:
+    """Both attention matrices, the cosines and the contributions of each pair."""
+    case = make_case(SMALL, kind, dtype, activation=activation)
+    user, items = case.rows(12)
+    scores, user_attention, item_attention, cosines, contributions = case.session.run(
+        ["scores", "user_attention", "item_attention", "cosines", "contributions"],
+        {"user_rows": case.users.values(user), "item_rows": case.items.values(items)},
+    )
+    state = {name: tensor.double().numpy() for name, tensor in case.model.state_dict().items()}
+    phi = paper.ACTIVATIONS[activation]
+    users, others = "cross_attention.user_branch", "cross_attention.item_branch"
+    e_u = case.users.decode(user)["embedding"][0].astype(np.float64)
+    for place, e_i in enumerate(case.items.decode(items)["embedding"].astype(np.float64)):
+        weights = paper.attention(state, users, e_u, e_i, phi), paper.attention(state, others, e_i, e_u, phi)
+        y_u = paper.layer_norm(e_u + paper.gau(state, users, e_u, e_i, phi), state, "user_norm")
+        y_i = paper.layer_norm(e_i + paper.gau(state, others, e_i, e_u, phi), state, "item_norm")
+        expected = np.array([[paper.cosine(one, other) for other in y_i] for one in y_u])
+        np.testing.assert_allclose(user_attention[:, :, place], weights[0], atol=ATOL)
+        np.testing.assert_allclose(item_attention[:, :, place], weights[1], atol=ATOL)
+        np.testing.assert_allclose(cosines[:, :, place], expected, atol=ATOL)
+        tau = case.model.similarity.tau.item()
+        np.testing.assert_allclose(contributions[:, place] * tau, expected.max(axis=1), atol=ATOL)
+    np.testing.assert_allclose(contributions.sum(axis=0), scores, atol=1e-5)
+
+
 def test_a_list_scores_like_its_items_one_by_one(small: Case) -> None:
     user, items = small.rows(37)
     alone = [small.run(user, items[row : row + 1])[0] for row in range(37)]
@@ -214,7 +243,7 @@ def test_the_tag_has_no_influence(small: Case) -> None:
     np.testing.assert_array_equal(small.run(user, items), expected)
 
 
-def test_inputs_and_outputs_are_rows_and_scores(small: Case) -> None:
+def test_inputs_are_rows_and_outputs_are_scores_and_their_explanation(small: Case) -> None:
     itemsize = 2 if small.items.dtype == "float16" else 4
     kind = "tensor(float16)" if itemsize == 2 else "tensor(float)"
     users, items = small.session.get_inputs()
@@ -222,8 +251,14 @@ def test_inputs_and_outputs_are_rows_and_scores(small: Case) -> None:
     assert (users.name, users.type, users.shape) == ("user_rows", kind, [1, 8 // itemsize + 16])
     row = 8 // itemsize + 24 + (4 * 48 if small.items.kind == "projected" else 0)
     assert (items.name, items.type, items.shape) == ("item_rows", kind, ["candidates", row])
-    (scores,) = small.session.get_outputs()
-    assert (scores.name, scores.type, scores.shape) == ("scores", "tensor(float)", ["candidates"])
+    outputs = {output.name: (output.type, output.shape) for output in small.session.get_outputs()}
+    assert outputs == {
+        "scores": ("tensor(float)", ["candidates"]),
+        "user_attention": ("tensor(float)", [2, 3, "candidates"]),
+        "item_attention": ("tensor(float)", [3, 2, "candidates"]),
+        "cosines": ("tensor(float)", [2, 3, "candidates"]),
+        "contributions": ("tensor(float)", [2, "candidates"]),
+    }
 
 
 def test_the_same_model_gives_the_same_bytes(small: Case) -> None:

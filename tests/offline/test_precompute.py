@@ -314,6 +314,9 @@ def test_a_mixture_of_runs_is_refused(inputs: list[str], exported: Path, tmp_pat
     description = json.loads((other / "model.json").read_text()) | {"run_id": "another"}
     (other / "model.json").write_text(json.dumps(description))
     mixed = [str(other) if word == str(exported) else word for word in inputs]
+    with pytest.raises(ConfigError, match=r"ladder\.json: measured on run .*, the export is of run another; run 'ran"):
+        precompute.main([*mixed, "--registry", str(tmp_path / "registry")])
+    (other / "ladder.json").unlink()
     with pytest.raises(ConfigError, match="exported from run another"):
         precompute.main([*mixed, "--registry", str(tmp_path / "registry")])
     # Of all four, though a release takes two: an export is whole or none.
@@ -327,9 +330,59 @@ def test_a_release_has_the_scorers_of_its_dtype(own: Path, inputs: list[str], ex
     folders = {read_manifest(folder).row_dtype: folder for folder in (own / MODEL / ".staging").iterdir()}
     assert sorted(folders) == ["float16", "float32"]
     for dtype, folder in folders.items():
-        for name in ("scorer", "embedding_scorer"):
+        for name in ("scorer", "embedding_scorer", "maxsim", "pooled"):
             assert (folder / f"{name}.onnx").read_bytes() == (exported / f"{name}.{dtype}.onnx").read_bytes()
-        assert len(list(folder.glob("*scorer*"))) == 2
+        assert len(list(folder.glob("*.onnx"))) == 6  # and two towers
+
+
+def test_a_reader_without_project_code_finds_the_ladder(registry: Path, exported: Path) -> None:
+    """docs/formats.md: the graphs of the lower levels over the beginnings of rows, then the points of the manifest."""
+    (folder,) = (registry / MODEL / ".staging").iterdir()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["ladder"] == json.loads((exported / "ladder.json").read_text())["levels"]
+    assert [level["level"] for level in manifest["ladder"]] == ["full", *["full_best"] * 3, "maxsim", "pooled"]
+    user_rows, item_rows = (
+        np.frombuffer((folder / side / "rows.bin").read_bytes(), dtype="<f2").reshape(-1, size)
+        for side, size in (("users", 4 + 2 * 16), ("items", 4 + 3 * 16 + 4 * 3 * 8))  # Hu = 2, Hi = 3, D = 16, A = 8
+    )
+    embeddings = np.ascontiguousarray(item_rows[:, : 4 + 3 * 16])
+    scores, differences = {}, {}
+    for name in ("embedding_scorer", "maxsim", "pooled"):
+        graph = onnxruntime.InferenceSession(str(folder / f"{name}.onnx"), providers=["CPUExecutionProvider"])
+        feeds = ({"user_rows": user[None], "item_rows": embeddings} for user in user_rows)
+        scores[name] = np.stack([graph.run(["scores"], feed)[0] for feed in feeds])
+    full = scores["embedding_scorer"]
+    for level in manifest["ladder"][-2:]:
+        points = level["calibration"]["inputs"], level["calibration"]["outputs"]
+        mapped = np.interp(scores[level["level"]], *points)  # but for the ends
+        differences[level["level"]] = np.abs(mapped - full).mean()
+    assert differences["maxsim"] < differences["pooled"] < np.abs(full.mean() - full).mean()
+
+
+def test_an_export_without_a_ladder_gives_a_release_without_one(
+    own: Path, inputs: list[str], exported: Path, tmp_path: Path
+) -> None:
+    """It is another release, because what it promises is another thing."""
+    bare = tmp_path / "bare"
+    shutil.copytree(exported, bare)
+    (bare / "ladder.json").unlink()
+    without = [str(bare) if word == str(exported) else word for word in inputs]
+    precompute.main([*without, "--registry", str(own), "--max-users", "0"])
+    ladders = {len(read_manifest(folder).ladder) for folder in (own / MODEL / ".staging").iterdir()}
+    assert ladders == {0, 6}
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [("{", "Invalid JSON"), ('{"of": {}, "levels": [{"level": "best"}]}', "levels.0.level: Input should be 'full'")],
+)
+def test_a_wrong_ladder_is_named(content: str, text: str, inputs: list[str], exported: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong"
+    shutil.copytree(exported, wrong)
+    (wrong / "ladder.json").write_text(content)
+    mixed = [str(wrong) if word == str(exported) else word for word in inputs]
+    with pytest.raises(ConfigError, match=rf"wrong/ladder\.json: .*{text}.*; run 'ranktower calibrate'"):
+        precompute.main([*mixed, "--registry", str(tmp_path / "registry")])
 
 
 def test_rows_that_cost_quality_are_no_release(

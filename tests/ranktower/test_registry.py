@@ -15,7 +15,8 @@ import pytest
 
 import ranktower.registry
 from ranktower.errors import ReleaseError
-from ranktower.registry import Pointer, Registry
+from ranktower.pointer import Pointer, Variation, VariationRole
+from ranktower.registry import Registry, hold_release
 from ranktower.release import Manifest, hash_files, read_manifest, write_manifest
 
 MakeManifest = Callable[..., Manifest]
@@ -308,12 +309,70 @@ def test_a_change_waits_for_the_one_before_it(three: Registry) -> None:
     assert three.current("demo") == Pointer(release=SECOND, previous=(FIRST,))
 
 
-def test_the_history_has_an_end() -> None:
-    pointer = Pointer(release=FIRST)
-    for number in range(150):
-        pointer = pointer.promoted(f"20270101T{number:06d}Z-0123abcd")
-    assert len(pointer.previous) == 100
-    assert pointer.previous[0] == "20270101T000148Z-0123abcd"
+@pytest.mark.parametrize("role", ["canary", "shadow"])
+def test_a_release_is_tried_beside_the_current_one(role: VariationRole, three: Registry) -> None:
+    three.promote("demo", FIRST)
+    variation = Variation(release=SECOND, share=0.05)
+    pointer = three.vary("demo", role, variation)
+    assert pointer == three.current("demo") == Pointer.model_validate({"release": FIRST, role: variation})
+    assert json.loads((three.root / "demo" / "current").read_text()) == {
+        "release": FIRST,
+        "previous": [],
+        role: {"release": SECOND, "share": 0.05},
+    }
+    assert three.promote("demo", THIRD).variation(role) == variation
+    assert three.rollback("demo").variation(role) == variation
+    assert three.vary("demo", role, None) == three.current("demo") == Pointer(release=FIRST)
+
+
+def test_nothing_is_tried_before_something_is_served(three: Registry, registry: Registry) -> None:
+    with pytest.raises(ReleaseError, match=r"^model 'demo': no release has been promoted$"):
+        three.vary("demo", "canary", Variation(release=SECOND, share=0.05))
+    with pytest.raises(ReleaseError, match=r"^model 'nobody': no release has been promoted$"):
+        three.vary("nobody", "canary", None)
+
+
+def test_only_a_published_and_sound_release_is_tried(three: Registry, stage: Stage) -> None:
+    before = three.promote("demo", FIRST)
+    (three.release_dir("demo", SECOND) / "items" / "rows.bin").write_bytes(b"ROWS")
+    with pytest.raises(ReleaseError, match=rf"{SECOND}/items/rows\.bin: SHA-256 "):
+        three.vary("demo", "canary", Variation(release=SECOND, share=0.05))
+    with pytest.raises(ReleaseError, match=rf"release '{THIRD}' of model 'other' is not published \(published: none\)"):
+        three.vary("demo", "shadow", Variation(release=THIRD, share=1, model="other"))
+    assert three.current("demo") == before
+    three.publish(stage(THIRD, model="other"))
+    assert three.vary("demo", "shadow", Variation(release=THIRD, share=1, model="other")).shadow is not None
+
+
+def test_what_the_pointers_name(three: Registry, stage: Stage) -> None:
+    assert three.named("demo") == set()
+    three.promote("demo", FIRST)
+    three.promote("demo", SECOND)
+    three.vary("demo", "canary", Variation(release=THIRD, share=0.1))
+    assert three.named("demo") == {FIRST, SECOND, THIRD}
+    three.vary("demo", "canary", None)
+    three.publish(stage(FIRST, model="other"))
+    three.promote("other", FIRST)
+    three.vary("other", "shadow", Variation(release=THIRD, share=0.1, model="demo"))
+    assert three.named("demo") == {FIRST, SECOND, THIRD}
+    assert three.named("other") == {FIRST}
+    assert three.models() == ["demo", "other"]
+    (three.root / "other" / "current").write_text("nonsense")
+    with pytest.raises(ReleaseError, match="not a pointer"):
+        three.named("demo")
+
+
+def test_a_release_that_is_being_removed_is_neither_held_nor_promoted(three: Registry) -> None:
+    folder = three.release_dir("demo", SECOND)
+    with (folder / "manifest.json").open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as gc takes it
+        for attempt in (lambda: hold_release(folder), lambda: three.promote("demo", SECOND)):
+            with pytest.raises(ReleaseError, match=rf"{SECOND}: is being removed$"):
+                attempt()
+    with hold_release(folder), hold_release(folder):  # any number may hold it
+        three.promote("demo", SECOND)
+    with pytest.raises(ReleaseError, match=r"manifest\.json: cannot be read: No such file"):
+        hold_release(three.release_dir("demo", "20261129T100000Z-0123abcd"))
 
 
 def test_the_manifest_is_the_last_word_on_what_is_published(three: Registry) -> None:

@@ -28,6 +28,14 @@ from ranktower.release import (
     write_manifest,
 )
 
+QUALITY = {"ndcg": 0.2, "recall": 0.3, "ndcg_to_full": 0.9, "recall_to_full": 0.8}
+COUNTS = {"k": 100, "num_users": 250, "num_candidates": 1000}
+LINE = {"inputs": [0.0, 1.0], "outputs": [-1.0, 2.5]}
+LADDER: list[dict[str, Any]] = [
+    {"level": name, "share": share, **QUALITY, **COUNTS, "calibration": LINE if share == 0 else None}
+    for name, share in (("full", 1.0), ("full_best", 0.25), ("maxsim", 0.0), ("pooled", 0.0))
+]
+
 MakeManifest = Callable[..., Manifest]
 
 
@@ -63,8 +71,8 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path, make_manifest: Mak
     manifest = make_manifest(
         config={"model": {"heads": 4, "phi": "silu"}, "seeds": [1, 2]},
         offline_metrics={"recall_at_100": 0.5},
-        ladder=[{"level": "full", "expected_ndcg": 1.0}],
-        files={"ünicode/é.bin": {"sha256": "a" * 64, "size_bytes": 3}},
+        ladder=LADDER,
+        files={name: {"sha256": "a" * 64, "size_bytes": 3} for name in ("maxsim.onnx", "pooled.onnx", "ünicode/é.bin")},
     )
     write_manifest(tmp_path, manifest)
     assert read_manifest(tmp_path) == manifest
@@ -73,7 +81,8 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path, make_manifest: Mak
     assert content["created"] == "2026-11-23T10:00:00Z"
     assert content["row_dtype"] == "float16"
     assert content["item_rows"] == "projected"
-    assert content["files"] == {"ünicode/é.bin": {"sha256": "a" * 64, "size_bytes": 3}}
+    assert content["files"]["ünicode/é.bin"] == {"sha256": "a" * 64, "size_bytes": 3}
+    assert content["ladder"] == LADDER
 
 
 def test_the_layout_of_each_side(make_manifest: MakeManifest) -> None:
@@ -259,6 +268,16 @@ def test_another_format_version_is_named_before_anything_else(version: Any, show
             {"files": {"a": {"sha256": "A" * 64, "size_bytes": 1}}},
             f"files.a.sha256: String should match pattern '^[0-9a-f]{{64}}$', got '{'A' * 64}'",
         ),
+        (
+            {"ladder": LADDER[1:]},
+            "ladder: Value error, levels must be full, any number of full_best, maxsim, pooled, got ",
+        ),
+        ({"ladder": [LADDER[0] | {"recall": 2}]}, "ladder.0.recall: Input should be less than or equal to 1, got 2"),
+        (
+            {"ladder": [LADDER[2] | {"calibration": {"inputs": [0, 1], "outputs": [1, 1]}}]},
+            "ladder.0.calibration: Value error, outputs: must increase strictly, got 1.0 behind 1.0",
+        ),
+        ({"ladder": LADDER}, "Value error, ladder: needs maxsim.onnx, which files does not list"),
         ({"release": "latest"}, "Value error, release: 'latest' is not a release id (YYYYMMDDTHHMMSSZ-<8 hex digits>)"),
         (
             {"model": "../x"},

@@ -25,7 +25,7 @@ def assert_error(answer: Any, status: int, error_type: str, text: str) -> None:
         assert inside not in answer.text
 
 
-@pytest.mark.parametrize("path", ["/v1/score", "/v1/rank"])
+@pytest.mark.parametrize("path", ["/v1/score", "/v1/rank", "/v1/explain"])
 @pytest.mark.parametrize(
     ("content", "text"),
     [
@@ -55,7 +55,7 @@ def test_a_body_that_is_no_json_object(server: Any, path: str, content: bytes, t
     assert_error(server.client.post(path, content=content), 422, "malformed", text)
 
 
-@pytest.mark.parametrize("path", ["/v1/score", "/v1/rank"])
+@pytest.mark.parametrize("path", ["/v1/score", "/v1/rank", "/v1/explain"])
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -142,7 +142,14 @@ def test_gzip_without_saying_so(server: Any) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", "/v1/score"), ("PUT", "/v1/rank"), ("DELETE", "/v1/release"), ("POST", "/readyz"), ("PATCH", "/metrics")],
+    [
+        ("GET", "/v1/score"),
+        ("PUT", "/v1/rank"),
+        ("GET", "/v1/explain"),
+        ("DELETE", "/v1/release"),
+        ("POST", "/readyz"),
+        ("PATCH", "/metrics"),
+    ],
 )
 def test_a_wrong_method(server: Any, method: str, path: str) -> None:
     answer = server.client.request(method, path)

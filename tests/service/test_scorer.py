@@ -1,4 +1,4 @@
-"""The scorer and the tower alone, and releases whose parts do not fit."""
+"""The scorer alone, and releases whose parts do not fit."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
-import torch
 
-from ranktower.data.encoder import FeatureEncoder, FieldEncoder, SideEncoder
 from ranktower.embedding_store.codec import ROW_KINDS
 from ranktower.embedding_store.local import LocalTable
-from ranktower.errors import ConfigError, ReleaseError
+from ranktower.errors import ReleaseError
+from ranktower.release import Manifest
+from service.errors import NotExplainableError
 from service.onnx import open_session
-from service.scorer import BLOCK, Scorer, UserTower
+from service.scorer import BLOCK, Scorer
 
 ATOL = 4e-5
 
@@ -25,6 +24,12 @@ ATOL = 4e-5
 def rows(release: Any, side: str) -> np.ndarray:
     layout = release.manifest.layout(side)
     return np.fromfile(release.folder / f"{side}s" / "rows.bin", dtype=np.uint8).reshape(-1, layout.row_size)
+
+
+def without_ladder(release: Any) -> Manifest:
+    """So that a folder needs no graphs but the scorers."""
+    manifest: Manifest = release.manifest.model_copy(update={"ladder": ()})
+    return manifest
 
 
 @pytest.fixture(scope="module", params=[("float16", "projected"), ("float32", "embedding")], ids="-".join)
@@ -87,9 +92,9 @@ def test_rows_of_another_size_are_refused(release: Any) -> None:
 
 def test_only_the_graphs_of_the_stores_are_opened(release: Any, tmp_path: Path) -> None:
     (tmp_path / "embedding_scorer.onnx").write_bytes((release.folder / "embedding_scorer.onnx").read_bytes())
-    Scorer(tmp_path, release.manifest, ["embedding", "embedding"])
+    Scorer(tmp_path, without_ladder(release), ["embedding", "embedding"])
     with pytest.raises(ReleaseError, match=r"/scorer.onnx: cannot be run: "):
-        Scorer(tmp_path, release.manifest, ["embedding", "projected"])
+        Scorer(tmp_path, without_ladder(release), ["embedding", "projected"])
 
 
 @pytest.mark.parametrize("number", ["1", "3"])
@@ -98,46 +103,38 @@ def test_a_graph_that_gives_another_number_of_scores(release: Any, tmp_path: Pat
     wrong (float16[1, 132] user_rows, float16[n, 644] item_rows) => (float[m] scores)
     <float[{number}] fixed = {{{", ".join("0" * int(number))}}}> {{ scores = Identity (fixed) }}"""
     onnx.save(onnx.parser.parse_model(text), tmp_path / "scorer.onnx")
-    scorer = Scorer(tmp_path, release.manifest, ["projected"])
+    scorer = Scorer(tmp_path, without_ladder(release), ["projected"])
     with pytest.raises(ReleaseError, match=rf"^the scorer gives scores of shape \({number},\) for 2 candidates$"):
         scorer.score(rows(release, "user")[:1], release.manifest.layout("item"), rows(release, "item")[:2])
 
 
-def test_a_computed_user_is_rounded_like_a_stored_one(built: Any) -> None:
-    """The tower's row is a stored row to the byte: the tag, then the multi-embedding in the release's dtype."""
-    layout = built.manifest.layout("user")
-    tower = UserTower(built.folder, layout)
-    feed = tower.encode({"country": "de", "age": 25, "tags": ["a", "d"]})
-    row = tower.compute(feed)
-    assert row.shape == (1, 8 + (2 if layout.dtype == "float16" else 4) * 4 * 32)
-    session = onnxruntime.InferenceSession(str(built.folder / "user_tower.onnx"), providers=["CPUExecutionProvider"])
-    (embedding,) = session.run(["user_embedding"], dict(feed))
-    assert embedding.shape == (1, 4, 32)
-    stored = np.dtype(layout.dtype).newbyteorder("<")
-    assert row.tobytes() == bytes.fromhex(built.manifest.tag) + embedding.astype(stored).tobytes()
-    scores = Scorer(built.folder, built.manifest, [built.manifest.item_rows]).score(
-        row,
-        built.manifest.layout("item"),
-        LocalTable(built.folder / "items", built.manifest.layout("item")).fetch([7]).raw,
-    )
-    with torch.no_grad():
-        rounded = torch.from_numpy(embedding.astype(stored).astype(np.float32))
-        user = built.blueprint.model.cross_attention.project_users(rounded)
-    np.testing.assert_allclose(scores, built.scores_for(tuple(user), [7]), atol=ATOL)
+def test_what_explains_a_score_comes_with_it(built: Any) -> None:
+    scorer = Scorer(built.folder, built.manifest, ROW_KINDS)
+    user, items = rows(built, "user")[:1], rows(built, "item")[:5]
+    for layout in (built.manifest.layout("item"), built.manifest.redis_layout("item")):
+        raw = np.ascontiguousarray(items[:, : layout.row_size])
+        explained = scorer.explain(user, layout, raw)
+        shapes = {name: array.shape for name, array in explained.items()}
+        assert shapes == {
+            "scores": (5,),
+            "user_attention": (4, 4, 5),
+            "item_attention": (4, 4, 5),
+            "cosines": (4, 4, 5),
+            "contributions": (4, 5),
+        }
+        np.testing.assert_array_equal(explained["scores"], scorer.score(user, layout, raw))
+        np.testing.assert_allclose(explained["contributions"].sum(axis=0), explained["scores"], rtol=1e-5)
 
 
-def test_the_tower_takes_what_the_encoder_gives(release: Any) -> None:
-    tower = UserTower(release.folder, release.manifest.layout("user"))
-    with pytest.raises(ConfigError, match="unknown feature 'size' = 3"):
-        tower.encode({"size": 3})
-
-
-def test_features_of_another_model(release: Any, tmp_path: Path) -> None:
-    other = SideEncoder((FieldEncoder("words", "multi_categorical", vocabulary=("a",), max_length=2),))
-    FeatureEncoder(other, other).save(tmp_path / "features.json")
-    (tmp_path / "user_tower.onnx").write_bytes((release.folder / "user_tower.onnx").read_bytes())
-    with pytest.raises(ReleaseError, match=r"user_tower.onnx: inputs are .*'tags_values'.*expected .*'words_values'"):
-        UserTower(tmp_path, release.manifest.layout("user"))
+def test_a_graph_that_gives_only_scores_scores_and_explains_nothing(release: Any, tmp_path: Path) -> None:
+    graph = onnx.load(release.folder / "scorer.onnx")
+    del graph.graph.output[1:]
+    onnx.save(graph, tmp_path / "scorer.onnx")
+    scorer = Scorer(tmp_path, without_ladder(release), ["projected"])
+    request = rows(release, "user")[:1], release.manifest.layout("item"), rows(release, "item")[:2]
+    assert scorer.score(*request).shape == (2,)
+    with pytest.raises(NotExplainableError, match=r"^the release was exported without what explains its scores; "):
+        scorer.explain(*request)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x07"])

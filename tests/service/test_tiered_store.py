@@ -34,6 +34,10 @@ class Table:
         raw = np.repeat(values[:, None], self.layout.row_size, axis=1)
         return Rows(self.layout, raw, present, num_rejected=self.number)
 
+    async def fetch_times(self, side: Side, ids: Sequence[str | int], *, timeout_s: float) -> np.ndarray:
+        self.asked.append(list(ids))
+        return np.array([10.0 * self.number + int(one) if one in self.ids else np.nan for one in ids])
+
 
 ids = st.integers(0, 9)
 
@@ -73,3 +77,15 @@ async def test_each_store_can_be_asked_for_every_id() -> None:
     answers = await TieredStore(*stores).fetch_each("item", [1, 2, 3], timeout_s=1)
     assert [rows.present.tolist() for rows in answers] == [[True, True, False], [False, True, True]]
     assert len(await TieredStore(stores[0]).fetch_each("item", [1], timeout_s=1)) == 1
+
+
+@given(st.sets(ids), st.sets(ids), st.lists(ids))
+async def test_each_time_is_that_of_the_row(near: set[int], far: set[int], asked: list[int]) -> None:
+    stores = Table(1, near), Table(2, far)
+    times_s = await TieredStore(*stores).fetch_times("item", asked, timeout_s=1)
+    expected = [10 + one if one in near else 20 + one if one in far else np.nan for one in asked]
+    np.testing.assert_array_equal(times_s, expected)
+    absent = [one for one in asked if one not in near]
+    assert stores[1].asked == ([absent] if absent else [])
+    each = await TieredStore(*stores).fetch_times_of_each("item", asked, timeout_s=1)
+    assert [np.isnan(one).tolist() for one in each] == [[one not in of for one in asked] for of in (near, far)]

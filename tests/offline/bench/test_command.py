@@ -137,6 +137,7 @@ def test_a_key_that_is_missing_or_wrong_is_named(
         (["--budget", "nan"], "--budget nan: must be above 0"),
         (["--budget", "10", "--candidates", "0"], "--candidates 0: must be at least 1"),
         (["--budget", "10", "--candidates", "101"], "--candidates 101: .* has 30 users and 100 items"),
+        (["--budget", "10", "--max-degraded", "5"], "--max-degraded 5: must be a share, 0 to 1"),
         (["--budget", "10", "--seconds", "0"], "--seconds 0: must be above 0"),
         (["--budget", "10", "--rates", "5", "-1"], "--rates -1: must be above 0"),
         (["--budget", "10", "--model", "other"], "--model other: http://.* serves the model reference"),

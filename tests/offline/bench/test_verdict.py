@@ -17,12 +17,19 @@ def result(**changes: float) -> OpenResult:
 
 
 def point(rate: float, *, is_quick: bool = False, **changes: float) -> Point:
-    return Point(rate, 2.0 if is_quick else 10.0, is_quick, result(**changes))
+    of = result(**changes)
+    return Point(rate, 2.0 if is_quick else 10.0, is_quick, ASKED.is_met(of), of)
 
 
 def test_99_of_100_inside_the_budget_hold_and_one_fewer_does_not() -> None:
-    assert point(1.0, inside=990).holds
-    assert not point(1.0, inside=989).holds
+    assert ASKED.is_met(result(inside=990))
+    assert not ASKED.is_met(result(inside=989))
+
+
+def test_more_degraded_answers_than_allowed_do_not_hold() -> None:
+    asked = Question(1000, 10.0, max_degraded=0.05)
+    assert asked.is_met(result(degraded=50))
+    assert not asked.is_met(result(degraded=51))
 
 
 def test_the_line_of_a_service_that_holds_a_rate() -> None:
@@ -47,11 +54,11 @@ def test_the_line_of_a_service_that_holds_none() -> None:
 
 
 def test_every_reason_is_given() -> None:
-    counts = {"status_429": 500, "status_503": 100, "status_504": 90, "non_200": 700, "failed": 300}
+    counts = {"degraded": 20, "status_429": 500, "status_503": 100, "status_504": 90, "non_200": 700, "failed": 300}
     line = verdict([point(5.0, p99_ms=math.nan, inside=0, **counts)], ASKED)
     assert line.endswith(
-        "at 5 requests/s: 50.0% shed (429), 10.0% answered 503, 9.0% answered 504, 1.0% answered with another error,"
-        " 30.0% not answered"
+        "at 5 requests/s: 2.0% degraded, 50.0% shed (429), 10.0% answered 503, 9.0% answered 504,"
+        " 1.0% answered with another error, 30.0% not answered"
     )
 
 

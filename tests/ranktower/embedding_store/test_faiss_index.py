@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 import ranktower.embedding_store.faiss_index
-from ranktower.embedding_store.faiss_index import build_index, default_factory, load_index, pooled_vectors, search
+from ranktower.embedding_store.faiss_index import (
+    build_index,
+    default_factory,
+    load_index,
+    pooled_vectors,
+    search,
+    search_products,
+)
 from ranktower.errors import ConfigError, ReleaseError
 
 RNG = np.random.default_rng(7)
@@ -25,6 +32,9 @@ def test_the_flat_index_is_exact(tmp_path: Path) -> None:
     rows = search(index, QUERY, 20)
     assert rows.dtype == np.int64
     assert rows.tolist() == BEST[:20].tolist()
+    found, products = search_products(index, QUERY, 20)
+    assert found.tolist() == rows.tolist()
+    np.testing.assert_allclose(products, VECTORS[BEST[:20]] @ QUERY, rtol=1e-5)
     assert [path.name for path in tmp_path.iterdir()] == ["items.faiss"]
 
 

@@ -13,9 +13,11 @@ import redis
 from numpy.typing import NDArray
 
 from ranktower.embedding_store.local import LocalTable
+from ranktower.embedding_store.overlay import OverlayPointer
 from ranktower.embedding_store.redis import RedisStore, RedisWriter
 from ranktower.embedding_store.redis_client import RedisOptions
 from ranktower.embedding_store.table_writer import write_table
+from ranktower.errors import ReleaseError
 from ranktower.release import Manifest, release_tag
 
 Arrays = dict[str, NDArray[np.float32]]
@@ -48,6 +50,40 @@ async def test_users_and_items_have_keys_of_their_own(
         writer.write("user", [1], manifest.layout("user").encode(users))
     assert (await store.fetch("user", [1], timeout_s=2.0)).present.tolist() == [True]
     assert (await store.fetch("item", [1], timeout_s=2.0)).present.tolist() == [False]
+
+
+async def test_the_times_of_rows(
+    store: RedisStore, redis_server: Any, manifest: Manifest, random_arrays: MakeArrays, write_items: WriteItems
+) -> None:
+    layout = manifest.redis_layout("item")
+    options = RedisOptions(redis_server.url)
+    write_items(options, manifest, [12, "a", "odd"], random_arrays(layout, 3))
+    with RedisWriter(options, manifest) as writer:
+        raw = layout.encode(random_arrays(layout, 2, seed=1))
+        writer.write("item", ["a", "new"], raw, times_s=np.array([1_900_000_000, 1_900_000_001]))
+    with redis.Redis(port=redis_server.port) as client:
+        assert client.get(f"ranktower:demo:{manifest.release}:it:new") == b"1900000001"
+        client.set(f"ranktower:demo:{manifest.release}:it:odd", "yesterday")
+        client.set(f"ranktower:demo:{manifest.release}:it:gone", "1900000002")
+    times_s = await store.fetch_times("item", ["new", 12, "nobody", "", "a", "odd", "gone"], timeout_s=2.0)
+    created_s = manifest.created.timestamp()
+    expected = [1_900_000_001, created_s, np.nan, np.nan, 1_900_000_000, created_s, np.nan]
+    np.testing.assert_array_equal(times_s, expected)
+    assert (await store.fetch_times("user", ["a"], timeout_s=2.0)).tolist() == pytest.approx([np.nan], nan_ok=True)
+    assert (await store.fetch_times("user", [], timeout_s=2.0)).tolist() == []
+
+
+async def test_the_pointer_of_the_overlay(store: RedisStore, redis_server: Any, manifest: Manifest) -> None:
+    assert await store.read_overlay_pointer() is None
+    pointer = OverlayPointer(
+        release=manifest.release, sequence=3, created_s=1_900_000_000, num_users=0, num_items=0, files={}
+    )
+    with RedisWriter(RedisOptions(redis_server.url), manifest) as writer:
+        writer.write_overlay_pointer(pointer)
+    assert await store.read_overlay_pointer() == pointer
+    redis_server.command("set", f"ranktower:demo:{manifest.release}:delta", "?")
+    with pytest.raises(ReleaseError, match=rf"{manifest.release}:delta: not an overlay's pointer"):
+        await store.read_overlay_pointer()
 
 
 async def test_a_reader_without_project_code_reads_a_value(

@@ -203,6 +203,8 @@ def test_misuse_is_refused(tmp_path: Path, arrays: Arrays) -> None:
         writer.write(0, select(arrays, writer.order[:4]))
         with pytest.raises(ValueError, match=r"^arrays: 6 rows for 5 ids$"):
             writer.write(4, select(arrays, writer.order[:2]))
+        with pytest.raises(ValueError, match=rf"^raw: shape \(1, 9\), expected \[n, {LAYOUT.row_size}\]$"):
+            writer.write_rows(4, np.zeros((1, 9), dtype=np.uint8))
         with pytest.raises(ValueError, match=r"^4 of 5 rows are done$"):
             writer.finish()
         assert writer.rows_done == 4

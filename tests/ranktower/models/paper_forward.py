@@ -53,11 +53,18 @@ def gau(state: Mapping[str, Matrix], name: str, x_q: Matrix, x_kv: Matrix, phi: 
     def weight(part: str) -> Matrix:
         return state[f"{name}.{part}.weight"].T
 
-    q, k, v = phi(x_q @ weight("query")), phi(x_kv @ weight("key")), phi(x_kv @ weight("value"))
-    u = sigmoid(x_q @ weight("gate"))
+    v, u = phi(x_kv @ weight("value")), sigmoid(x_q @ weight("gate"))
+    return (u * (attention(state, name, x_q, x_kv, phi) @ v)) @ weight("output")
+
+
+def attention(
+    state: Mapping[str, Matrix], name: str, x_q: Matrix, x_kv: Matrix, phi: Callable[[Matrix], Matrix]
+) -> Matrix:
+    """The weights of equation 12: ``[H_q, H_kv]``, each row sums to 1."""
+    q, k = phi(x_q @ state[f"{name}.query.weight"].T), phi(x_kv @ state[f"{name}.key.weight"].T)
     logits = q @ k.T / math.sqrt(q.shape[1])
-    attention = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    return (u * (attention @ v)) @ weight("output")
+    weights: Matrix = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return weights
 
 
 def layer_norm(x: Matrix, state: Mapping[str, Matrix], name: str) -> Matrix:

@@ -12,6 +12,7 @@ NAMES = {
     "ranktower_stage_duration_seconds": {"stage", "le"},
     "ranktower_candidates": {"le"},
     "ranktower_missing": {"side"},
+    "ranktower_computed": {"side"},
     "ranktower_degraded": {"level", "reason"},
     "ranktower_shed": {"reason"},
     "ranktower_store_errors": {"kind"},

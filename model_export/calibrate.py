@@ -34,6 +34,10 @@ from ranktower.training.run import TrainedRun, load_run
 Rows = NDArray[np.int64]
 
 
+class TooFewUsersError(ConfigError):
+    """Nothing can be measured on the validation split."""
+
+
 @dataclass(frozen=True)
 class CalibrateOptions:
     """Over how many users and candidates, at which cut-off, with which shares of ``full_best``."""
@@ -90,7 +94,8 @@ def calibrate(run: TrainedRun, dataset: PreparedDataset, export: Path, options: 
     """Write ``ladder.json`` into the export, unless it is there of the very same inputs, and print what it says.
 
     Raises:
-        ConfigError: ``export`` is no export of this run, or validation has too few users with a positive.
+        ConfigError: ``export`` is no export of this run.
+        TooFewUsersError: validation has less than two users with a positive.
     """
     started = time.monotonic()
     description = read_description(export)
@@ -130,9 +135,7 @@ def draw_candidates(run: TrainedRun, dataset: PreparedDataset, options: Calibrat
     seen = interactions.take(np.flatnonzero(interactions.split == TRAIN))
     users = np.unique(shown.user_row[shown.feedback > 0])
     if len(users) < 2:
-        raise ConfigError(
-            f"validation has {len(users)} users with a positive, the ladder needs 2; run 'ranktower export --no-ladder'"
-        )
+        raise TooFewUsersError(f"validation has {len(users)} users with a positive, a ladder needs 2")
     users = np.random.default_rng(0).permutation(users)[: options.max_users]
     retrieval = ModelScorer.encode(run.retrieval_model(), dataset)
     corpus, drawn = np.arange(len(dataset.items)), []

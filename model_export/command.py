@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model_export.calibrate import CalibrateOptions, calibrate
+from model_export.calibrate import CalibrateOptions, TooFewUsersError, calibrate
 from model_export.export import export_model, read_description
 from model_export.parity import RealRows
 from ranktower.data.dataset import PreparedDataset
@@ -41,7 +41,10 @@ def main(argv: Sequence[str]) -> int:
         told = f"torch and ONNX differ by at most {_export(run, dataset, options.out)}"
     sys.stdout.write(f"export: {options.out}, {told}, {time.monotonic() - started:.1f} s\n")
     if not options.no_ladder:
-        calibrate(run, dataset, options.out, CalibrateOptions())
+        try:
+            calibrate(run, dataset, options.out, CalibrateOptions())
+        except TooFewUsersError as error:  # a release without a ladder is one that only scores in full
+            sys.stdout.write(f"calibrate: no ladder, {error}\n")
     return 0
 
 

@@ -32,8 +32,8 @@ def main(argv: Sequence[str]) -> int:
             if options.dry_run:
                 sys.stdout.write(f"gc: would remove {release} from Redis\n")
             else:
-                num_rows = delete_release(redis, model, release)
-                sys.stdout.write(f"gc: removed {release} from Redis, {num_rows:,} rows\n")
+                num_keys = delete_release(redis, model, release)
+                sys.stdout.write(f"gc: removed {release} from Redis, {num_keys:,} keys\n")
     return 0
 
 

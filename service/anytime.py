@@ -21,6 +21,7 @@ from service.scorer import BLOCK, Scorer, UserRow
 STEP = 512
 # Fewer are not worth a run.
 _SMALLEST_STEP = 32
+_SAMPLE = 128
 # Full scoring in the order of the request stops at an arbitrary place when time runs out, so it is begun only where
 # there is so much more time than it should take. Else the order is that of the lower level, at its cost.
 _AMPLE = 2.0
@@ -88,14 +89,22 @@ class Anytime:
         for start in range(0, num_rows, BLOCK):
             rest = slice(start, num_rows)
             if start and self._lower and self._full_s(job.rows, rest) > job.time_left:
-                quick = self._costs.line("maxsim").seconds(num_rows - start) <= job.time_left
-                level: LevelGraph = "maxsim" if quick else "pooled"
-                scores[rest] = await self._lower_scores(level, job, rest)
-                return scores, Reached(self._lower[level], start / num_rows, was_cut_short=True)
+                return await self._finish_lower(job, scores, start)
             block = slice(start, min(start + BLOCK, num_rows))
             scores[block] = self._full_scores(job, block)
             await job.breathe()
         return scores, None
+
+    async def _finish_lower(self, job: Job, scores: Scores, start: int) -> tuple[Scores, Reached]:
+        """Scores of which the first ``start`` are in full, with the rest at a lower level."""
+        num_left = len(scores) - start
+        quick = self._costs.line("maxsim").seconds(num_left) <= job.time_left
+        level: LevelGraph = "maxsim" if quick else "pooled"
+        # Of some of those in full too, for what the user's own level is.
+        part = scores[start - _SAMPLE :]
+        rough = await self._lower_scores(level, job, slice(start - _SAMPLE, len(scores)))
+        part[:] = mix(part, rough, np.arange(_SAMPLE))
+        return scores, Reached(self._lower[level], start / len(scores), was_cut_short=True)
 
     async def _score_best_first(self, job: Job) -> tuple[Scores, Reached | None]:
         """Everything by MaxSim; then the best of them in full, as many as there is time for."""

@@ -105,13 +105,12 @@ class OverlaidTable:
         self.layout = table.layout
         self._table = table
         self._over = over
-        # By row number of the table: 1 more than that of the overlay's row in its place, 0 where there is none. Memory
-        # that only zeros stand in is not taken, so this is small where the overlay is.
-        self._replaced = np.zeros(len(table), dtype=np.int64)
-        for start in range(0, len(over), _BATCH_ROWS):
-            rows = np.arange(start, min(start + _BATCH_ROWS, len(over)))
-            below, present = table.find(over.ids_at(rows))
-            self._replaced[below] = rows[present] + 1
+        below, above = _common_rows(table, over)
+        order = np.argsort(below)
+        self._replaced, self._replacing = below[order], above[order] + len(table)
+        # A byte a row, so that the few rows in question are found by one look at each.
+        self._is_replaced = np.zeros(len(table), dtype=np.bool_)
+        self._is_replaced[below] = True
 
     def fetch(self, ids: Sequence[object]) -> Rows:
         """The rows of ``ids``, the overlay's where it has one."""
@@ -126,16 +125,16 @@ class OverlaidTable:
         under = self._table.locate(ids)
         absent = np.flatnonzero(~under.present)
         new, is_new = self._over.find([ids[place] for place in absent.tolist()])
-        over = self._replaced.take(under.positions)
-        if not len(new) and not over.any():
+        changed = np.flatnonzero(self._is_replaced.take(under.positions))
+        if not len(new) and not len(changed):
             return under
-        num_below = len(self._table)
-        positions = np.where(over > 0, over + (num_below - 1), under.positions)
+        positions = under.positions.copy()
+        positions[changed] = self._replacing[np.searchsorted(self._replaced, positions[changed])]
         if not len(new):
             return LocatedRows(self, positions, under.present, under.num_rejected)
         everywhere = np.empty(len(ids), dtype=np.int64)
         everywhere[under.present] = positions
-        everywhere[absent[is_new]] = new + num_below
+        everywhere[absent[is_new]] = new + len(self._table)
         present = under.present.copy()
         present[absent[is_new]] = True
         return LocatedRows(self, everywhere[present], present, under.num_rejected)
@@ -161,6 +160,17 @@ class OverlaidTable:
         num_below = len(self._table)
         places = np.flatnonzero(positions >= num_below)
         return np.minimum(positions, num_below - 1), positions[places] - num_below, places
+
+
+def _common_rows(table: LocalTable, over: OverlayTable) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row numbers in both, of the ids that both have."""
+    below, above = [], []
+    for start in range(0, len(over), _BATCH_ROWS):
+        rows = np.arange(start, min(start + _BATCH_ROWS, len(over)))
+        found, present = table.find(over.ids_at(rows))
+        below.append(found)
+        above.append(rows[present])
+    return np.concatenate(below), np.concatenate(above)
 
 
 @dataclass(frozen=True)

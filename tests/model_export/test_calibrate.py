@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from model_export.calibrate import CalibrateOptions, draw_candidates, main
+from model_export.calibrate import CalibrateOptions, TooFewUsersError, draw_candidates, main
 from model_export.command import main as export
-from ranktower.data.dataset import TRAIN, VALIDATION, PreparedDataset
+from ranktower.data.dataset import TRAIN, VALIDATION, PreparedDataset, with_content_id
 from ranktower.errors import ConfigError
 from ranktower.ladder import Ladder
+from ranktower.training.checkpoint import load_tensors, save_tensors
 from ranktower.training.evaluation import ModelScorer
 from ranktower.training.run import load_run
 
@@ -119,6 +121,26 @@ def test_an_export_of_another_run_is_refused(
     (other / "model.json").write_text(json.dumps(content))
     with pytest.raises(ConfigError, match=f"other: no export of run {run_id}"):
         main([*inputs, "--export", str(other)])
+
+
+def test_where_nothing_can_be_measured_the_export_has_no_ladder(
+    trained_run: Path, simulated: PreparedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on a log of a few lines: none of validation's impressions has feedback."""
+    interactions = simulated.interactions
+    feedback = np.where(interactions.split == VALIDATION, 0, interactions.feedback).astype(np.float32)
+    bare = replace(simulated, interactions=replace(interactions, feedback=feedback))
+    with pytest.raises(TooFewUsersError, match="validation has 0 users with a positive, a ladder needs 2"):
+        draw_candidates(load_run(trained_run), bare, CalibrateOptions())
+    bare = with_content_id(bare)
+    bare.save(tmp_path / "data")
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    tensors, about = load_tensors(run / "model.safetensors")
+    save_tensors(run / "model.safetensors", tensors, about | {"data_id": bare.data_id})
+    assert export(["--run", str(run), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "export")]) == 0
+    assert "calibrate: no ladder, validation has 0 users with a positive, a ladder needs 2" in capsys.readouterr().out
+    assert not (tmp_path / "export" / "ladder.json").exists()
 
 
 @pytest.mark.parametrize(

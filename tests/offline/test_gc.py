@@ -105,6 +105,6 @@ def test_redis_keeps_what_is_published_begun_or_named_there(
     printed = capsys.readouterr().out
     for release in gone:
         assert f"gc: would remove {release} from Redis\n" in told
-        assert f"gc: removed {release} from Redis, 2 rows\n" in printed
+        assert f"gc: removed {release} from Redis, 2 keys\n" in printed
     assert list_releases(options, "borrower") == [RELEASES[0]]
     redis_server.command("flushdb")

@@ -71,7 +71,8 @@ def test_a_sound_release_is_served_and_verified_afterwards(
     server.wait_until(lambda: any(line["message"] == "release verified" for line in server.lines()), "verified")
     messages = [line["message"] for line in server.lines()]
     assert messages.index("release served") < messages.index("release verified")
-    assert server.client.get("/readyz").json() == {"status": "ready", "release": built.release, "refused": None}
+    answer = server.client.get("/readyz").json()
+    assert (answer["release"], answer["refused"]) == (built.release, None)
     assert server.stop() == 0
 
 

@@ -17,8 +17,14 @@ NAMES = {
     "ranktower_shed": {"reason"},
     "ranktower_store_errors": {"kind"},
     "ranktower_nonfinite_scores": set(),
-    "ranktower_release_refused": {"reason"},
-    "ranktower_release_info": {"model", "release"},
+    "ranktower_release_refused": {"reason", "role"},
+    "ranktower_release_info": {"model", "release", "role"},
+    "ranktower_answers": {"role"},
+    "ranktower_shadow_answers": {"outcome"},
+    "ranktower_shadow_overlap": {"le"},
+    "ranktower_shadow_rank_correlation": {"le"},
+    "ranktower_shadow_score_drift": {"le"},
+    "ranktower_shadow_score_difference": {"le"},
     "ranktower_release_age_seconds": set(),
 }
 
@@ -81,7 +87,7 @@ def test_the_stages_add_up_to_no_more_than_the_request(server: Any) -> None:
 def test_the_release_and_its_age(server: Any, release: Any) -> None:
     found = families(server)
     (info,) = found["ranktower_release_info"].samples
-    assert (info.value, info.labels) == (1, {"model": "demo", "release": release.release})
+    assert (info.value, info.labels) == (1, {"model": "demo", "release": release.release, "role": "current"})
     (age,) = found["ranktower_release_age_seconds"].samples
     assert age.value > 0
 

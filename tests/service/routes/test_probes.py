@@ -23,7 +23,8 @@ def test_probes_answer_head_as_load_balancers_ask(server: Any) -> None:
 def test_readyz_names_the_release(server: Any, release: Any) -> None:
     answer = server.client.get("/readyz")
     assert answer.status_code == 200
-    assert answer.json() == {"status": "ready", "release": release.release, "refused": None}
+    nothing = {"refused": None, "canary": None, "shadow": None}
+    assert answer.json() == {"status": "ready", "release": release.release, **nothing}
 
 
 def test_readyz_says_why_not(start_server: Callable[..., Any], tmp_path: Path) -> None:
@@ -38,7 +39,7 @@ def test_readyz_says_why_not(start_server: Callable[..., Any], tmp_path: Path) -
 def test_the_release_is_its_manifest_without_files_and_configuration(server: Any, release: Any) -> None:
     manifest = json.loads((release.folder / "manifest.json").read_text())
     body = server.client.get("/v1/release").json()
-    assert body.pop("refused") is None
+    assert [body.pop(key) for key in ("refused", "canary", "shadow")] == [None, None, None]
     assert body == {key: manifest[key] for key in body}
     assert manifest.keys() - body.keys() == {"files", "config", "tag", "fallback_user"}
     assert body["release"] == release.release

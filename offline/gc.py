@@ -10,6 +10,7 @@ from pathlib import Path
 from offline.redis_target import add_redis_options, redis_options
 from ranktower.embedding_store.redis_client import RedisOptions
 from ranktower.embedding_store.redis_releases import delete_release, list_releases, read_pointer
+from ranktower.errors import ReleaseError
 from ranktower.registry import STAGING, Registry
 from ranktower.retention import collect
 
@@ -18,6 +19,9 @@ def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
     options = _parser().parse_args(argv)
     registry, model, redis = Registry(options.registry), options.model, redis_options(options)
+    if not registry.releases(model):
+        # A registry of another place, perhaps: then nothing that Redis holds would be published here.
+        raise ReleaseError(f"model {model!r}: no release is published in {options.registry}")
     collected = collect(registry, model, keep=options.keep, dry_run=options.dry_run)
     verb = "would remove" if options.dry_run else "removed"
     for removed in collected.removed:

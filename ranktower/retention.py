@@ -51,7 +51,7 @@ def collect(registry: Registry, model: str, *, keep: int, dry_run: bool = False)
         registry: where.
         model: whose releases.
         keep: at least 1.
-        dry_run: only find out; nothing is removed or written.
+        dry_run: only find out; nothing is removed.
 
     Raises:
         ConfigError: ``keep`` is below 1.

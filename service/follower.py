@@ -57,18 +57,11 @@ class Follower:
         self._given_up: set[asyncio.Task[None]] = set()
 
     def follow(self, wanted: ReleaseKey) -> None:
-        """Load ``wanted``, unless that is under way or was refused a moment ago. Called at each look at the pointer.
-
-        Raises:
-            Exception: the last attempt ended by a fault of this program.
-        """
+        """Load ``wanted``, unless that is under way or was refused a moment ago. Called at each look at the pointer."""
         if wanted != self.wanted:
             self._give_up()
-        elif self._loading is not None:
-            if not self._loading.done():
-                return
-            done, self._loading = self._loading, None
-            done.result()
+        elif self._loading is not None and not self._loading.done():
+            return
         self.wanted = wanted
         if self._may_try(wanted[1]):
             self._loading = asyncio.get_running_loop().create_task(self._load(wanted))
@@ -106,6 +99,10 @@ class Follower:
         except GoldenMismatchError as error:
             self.refuse(release, "golden_mismatch", error)
         except ReleaseError as error:
+            self.refuse(release, "release_invalid", error)
+        except Exception as error:
+            # A fault of this program must not keep it from following the pointer to another release.
+            logger.exception("loading a release failed", extra={"fields": {"release": release}})
             self.refuse(release, "release_invalid", error)
         else:
             self.refusal = None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ranktower.embedding_store.faiss_index import load_index, pooled_vectors, search, search_products
 from ranktower.embedding_store.local import LocalTable
-from ranktower.embedding_store.overlay import Overlay
+from ranktower.embedding_store.overlay import Overlay, common_rows
 from ranktower.release import RETRIEVAL_INDEX, TABLES, Manifest
 from service.scorer import UserRow
 
@@ -46,12 +46,11 @@ class Retrieval:
         table = overlay.tables.get("item") if overlay is not None else None
         if table is None:
             return None
-        vectors, replaced = [], []
+        vectors = []
         for start in range(0, len(table), _BATCH_ROWS):
-            rows = np.arange(start, min(start + _BATCH_ROWS, len(table)))
-            vectors.append(pooled_vectors(self._embeddings.decode(table.embeddings_at(rows))["embedding"]))
-            replaced.append(self._items.find(table.ids_at(rows))[0])
-        return OverlaidItems(table, np.concatenate(vectors), np.concatenate(replaced))
+            raw = table.embeddings_at(np.arange(start, min(start + _BATCH_ROWS, len(table))))
+            vectors.append(pooled_vectors(self._embeddings.decode(raw)["embedding"]))
+        return OverlaidItems(table, np.concatenate(vectors), common_rows(self._items, table)[0])
 
     def use_overlay(self, overlaid: OverlaidItems | None) -> None:
         """From now on find the items of an overlay too, and where they stand in the index as well, not there."""

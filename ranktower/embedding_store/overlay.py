@@ -105,10 +105,10 @@ class OverlaidTable:
         self.layout = table.layout
         self._table = table
         self._over = over
-        below, above = _common_rows(table, over)
+        below, above = common_rows(table, over)
         order = np.argsort(below)
         self._replaced, self._replacing = below[order], above[order] + len(table)
-        # A byte a row, so that the few rows in question are found by one look at each.
+        # A byte a row of the table: whether one is replaced is then a single look, and few are.
         self._is_replaced = np.zeros(len(table), dtype=np.bool_)
         self._is_replaced[below] = True
 
@@ -162,8 +162,8 @@ class OverlaidTable:
         return np.minimum(positions, num_below - 1), positions[places] - num_below, places
 
 
-def _common_rows(table: LocalTable, over: OverlayTable) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row numbers in both, of the ids that both have."""
+def common_rows(table: LocalTable, over: OverlayTable) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row numbers in both, of the ids that both have, in the order of ``over``."""
     below, above = [], []
     for start in range(0, len(over), _BATCH_ROWS):
         rows = np.arange(start, min(start + _BATCH_ROWS, len(over)))

@@ -13,7 +13,7 @@ from offline import gc
 from ranktower.embedding_store.redis import RedisWriter
 from ranktower.embedding_store.redis_client import RedisOptions, open_sync_client
 from ranktower.embedding_store.redis_releases import list_releases, write_pointer
-from ranktower.errors import ConfigError
+from ranktower.errors import ConfigError, ReleaseError
 from ranktower.pointer import Pointer, Variation
 from ranktower.registry import Registry, hold_release
 from ranktower.release import Manifest
@@ -61,6 +61,11 @@ def test_keep_must_be_given_and_positive(manifests: dict[str, Manifest], place: 
         gc.main(place)
     with pytest.raises(ConfigError, match="--keep must be at least 1, got -2"):
         gc.main([*place, "--keep", "-2"])
+
+
+def test_a_registry_without_the_model_empties_no_redis(tmp_path: Path, place: list[str]) -> None:
+    with pytest.raises(ReleaseError, match=rf"model '{MODEL}': no release is published in {tmp_path}"):
+        gc.main([*place, "--keep", "1"])
 
 
 def test_redis_keeps_what_is_published_begun_or_named_there(

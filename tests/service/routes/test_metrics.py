@@ -26,6 +26,9 @@ NAMES = {
     "ranktower_shadow_score_drift": {"le"},
     "ranktower_shadow_score_difference": {"le"},
     "ranktower_release_age_seconds": set(),
+    "ranktower_delta_timestamp_seconds": set(),
+    "ranktower_overlay_rows": {"side"},
+    "ranktower_overlay_refused": set(),
 }
 
 

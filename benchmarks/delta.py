@@ -30,7 +30,7 @@ from service_run import BUILD, SETUPS, Release, Running, add_core_options, open_
 NAMES = ("local", "Redis")
 _FIRST_ID = 1 << 41  # behind all ids of the reference release
 _SAMPLE = 100  # of the new items asked for
-_POLL_S = 0.01
+_POLL_S = 0.05
 _TIMEOUT_S = 120.0
 
 
@@ -52,7 +52,10 @@ def main() -> None:
         fill_redis(release, redis.url)
         first_id = _FIRST_ID
         for name in NAMES:
-            with running(release, SETUPS[name], {cores.server}, redis_url=redis.url) as service:
+            with (
+                running(release, SETUPS[name], {cores.server}, redis_url=redis.url) as service,
+                httpx.Client(base_url=service.address) as client,
+            ):
                 figures[name] = {}
                 for num_new in options.new:
                     say(f"{name}: {num_new} new items")
@@ -60,13 +63,15 @@ def main() -> None:
                     for _ in range(options.repeats):
                         ids = np.arange(first_id, first_id + num_new)
                         first_id += num_new
-                        runs.append(_measure(service, ids, redis.url if name == "Redis" else None))
+                        runs.append(_measure(service, client, ids, redis.url if name == "Redis" else None))
                     figures[name][str(num_new)] = _spread(runs)
     settings = {"num_rows": options.rows, "repeats": options.repeats, "poll_ms": 500}
     write_result("delta", settings | {"stores": figures}, "numpy", "onnxruntime", "polars", "redis")
 
 
-def _measure(service: Running, ids: np.ndarray[Any, np.dtype[np.int64]], redis_url: str | None) -> dict[str, float]:
+def _measure(
+    service: Running, client: httpx.Client, ids: np.ndarray[Any, np.dtype[np.int64]], redis_url: str | None
+) -> dict[str, float]:
     release = service.release
     table = release.root / "new_items.parquet"
     pl.DataFrame({"item_id": ids, "group": [str(one % 100) for one in ids.tolist()]}).write_parquet(table)
@@ -80,7 +85,7 @@ def _measure(service: Running, ids: np.ndarray[Any, np.dtype[np.int64]], redis_u
             ended = now
             if process.returncode:
                 raise RuntimeError(f"precompute --delta ended with status {process.returncode}")
-        if not served and not _missing(service, asked):
+        if not served and not _missing(client, asked):
             served = now
         if now - started > _TIMEOUT_S:
             raise RuntimeError(f"{len(ids)} new items: not served within {_TIMEOUT_S:.0f} s")
@@ -98,8 +103,8 @@ def _start(release: Release, table: Path, redis_url: str | None) -> subprocess.P
     return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
 
 
-def _missing(service: Running, ids: Sequence[int]) -> list[int]:
-    answer = httpx.post(f"{service.address}/v1/score", json={"user_id": 0, "candidate_ids": list(ids)})
+def _missing(client: httpx.Client, ids: Sequence[int]) -> list[int]:
+    answer = client.post("/v1/score", json={"user_id": 0, "candidate_ids": list(ids)})
     answer.raise_for_status()
     missing: list[int] = answer.json()["missing"]
     return missing

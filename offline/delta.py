@@ -37,7 +37,7 @@ from ranktower.embedding_store.overlay_writer import (
 from ranktower.embedding_store.redis import RedisWriter
 from ranktower.embedding_store.redis_client import RedisOptions
 from ranktower.errors import ConfigError, ReleaseError
-from ranktower.registry import Registry
+from ranktower.registry import Registry, hold_release
 from ranktower.release import FEATURES, TOWERS, Manifest, check_model_name, read_manifest, verify_files
 
 _REDIS_BATCH_ROWS = 1000
@@ -109,6 +109,11 @@ def precompute_delta(
         DataError: a table is wrong; nothing is written.
         ReleaseError: the release or its overlay is damaged, or the release is not complete in Redis.
     """
+    with hold_release(folder):
+        return _compute(folder, tables, redis=redis, batch_rows=batch_rows)
+
+
+def _compute(folder: Path, tables: Mapping[Side, Path], *, redis: RedisOptions | None, batch_rows: int) -> Delta:
     manifest = read_manifest(folder)
     verify_files(folder, manifest, [FEATURES, *(TOWERS[side] for side in tables)])
     encoder = FeatureEncoder.load(folder / FEATURES)

@@ -7,8 +7,9 @@ from typing import Literal
 
 from ranktower.embedding_store.codec import RowKind
 
-Work = tuple[Literal["full"], RowKind] | Literal["maxsim", "pooled", "answer"]
-"""A level's scoring with the reading of its rows (full scoring by the kind of the rows), or writing the answer."""
+Work = tuple[Literal["full"], RowKind] | Literal["maxsim", "pooled", "answer", "fetch"]
+"""A level's scoring with the reading of its rows (full scoring by the kind of the rows), writing the answer, or waiting
+for another machine to send the rows."""
 
 _RATE = 0.1
 # One request that the system interrupted must not look like a slower machine.
@@ -49,9 +50,10 @@ class Costs:
     """The cost lines of one release."""
 
     def __init__(self, lines: Mapping[Work, CostLine]) -> None:
-        """``lines`` holds "answer", full scoring of each kind of rows there is, and both lower levels or neither."""
+        """``lines`` holds "answer", full scoring of each kind of rows there is, both lower levels or neither, and "fetch"
+        where rows come from another machine."""
         self._lines = dict(lines)
-        self._answer = self._lines["answer"]
+        self._answer, self._fetch = self._lines["answer"], self._lines.get("fetch")
         full = [line for work, line in self._lines.items() if isinstance(work, tuple)]
         self.full_line = max(full, key=lambda line: line.seconds(1000))
         """Of full scoring; of several kinds of rows the dearest, for which ones a request has is found out late."""
@@ -64,6 +66,10 @@ class Costs:
     def answer_s(self, num_candidates: int) -> float:
         """Of writing the answer."""
         return self._answer.seconds(num_candidates)
+
+    def fetch_s(self, num_candidates: int) -> float:
+        """Of waiting for the rows; 0 where they are on this machine."""
+        return 0.0 if self._fetch is None else self._fetch.seconds(num_candidates)
 
     def full_s(self, num_candidates: int) -> float:
         """Of full scoring and the answer."""

@@ -28,6 +28,9 @@ Pressure = Literal["budget", "load"]
 
 _key = attrgetter("key")
 _RATE = 0.1
+_LEAST_BETWEEN_S = 5e-5
+# A stall of the machine must not look like a busier loop.
+_LARGEST_SURPRISE = 4.0
 # Of those who wait, as many are looked at when a turn is given its time: far more than fit into any budget.
 _LOOKAHEAD = 64
 
@@ -101,10 +104,10 @@ class Turns:
         self._waiting: list[Ticket] = []
         """By class and deadline; those that fetch their rows among them."""
         self._running: Ticket | None = None
-        self._is_closed = False
+        self._is_opening = False
         self._num_admitted = 0
-        self._ended_at = 0.0
         self._ends_at = 0.0
+        self._ended_at: float | None = None
         self._between_s = 3e-4
         """What the loop does between two turns: reading, parsing, refusing, writing. A running mean."""
         self.busy_since: float | None = None
@@ -144,6 +147,7 @@ class Turns:
         wait_s = sum(other.least_s for other in before) + self._between_s * (len(before) + 1)
         if self._running is not None:
             wait_s += max(0.0, self._ends_at - now)
+        wait_s = max(wait_s, demand.costs.fetch_s(demand.num_candidates))
         if len(self._waiting) >= places:
             reason, text = "queue_full", f"{len(self._waiting)} requests are waiting"
         elif now + wait_s + ticket.least_s > ticket.latest:
@@ -158,16 +162,13 @@ class Turns:
         """See ``Ticket.turn``."""
         asked_at = time.perf_counter()
         ticket.is_ready = True
-        if self._running is None and not self._is_closed and self._next_ready() is ticket:
-            self._start(ticket)
-            now = asked_at
-        else:
-            ticket.future = asyncio.get_running_loop().create_future()
-            await ticket.future
-            now = time.perf_counter()
-            self._between_s += _RATE * (now - self._ended_at - self._between_s)
-            ticket.waited_s += now - asked_at
-            self._refuse_late(ticket, now)
+        ticket.future = asyncio.get_running_loop().create_future()
+        self._open_soon()
+        await ticket.future
+        now = time.perf_counter()
+        ticket.waited_s += now - asked_at
+        self._learn_between(now)
+        self._refuse_late(ticket, now)
         self.busy_since = now
         self._give_time(ticket, now)
 
@@ -208,16 +209,30 @@ class Turns:
     def _end_turn(self) -> None:
         self._running = None
         self._ended_at = time.perf_counter()
-        # The next one begins two rounds of the loop from here: in the first it reads what has arrived, in the second
-        # those requests are admitted or refused. Else a refusal would wait for a whole turn.
-        self._is_closed = True
-        asyncio.get_running_loop().call_soon(self._open)
+        self._open_soon()
+
+    def _open_soon(self) -> None:
+        """Begin the next turn two rounds of the loop from here: in the first it reads what has arrived, in the second
+        those requests are admitted or refused. Else they would wait for a whole turn, and the turn's share of the time
+        would not take them into account."""
+        if self._running is None and not self._is_opening:
+            self._is_opening = True
+            asyncio.get_running_loop().call_soon(self._open)
 
     def _open(self) -> None:
-        self._is_closed = False
+        self._is_opening = False
         self.busy_since = None
-        if (after := self._next_ready()) is not None:
+        after = self._next_ready()
+        if after is None:
+            self._learn_between(time.perf_counter())
+        else:
             self._wake(after)
+
+    def _learn_between(self, now: float) -> None:
+        if self._ended_at is not None:  # else the loop had nothing to do meanwhile
+            found_s = min(now - self._ended_at, _LARGEST_SURPRISE * self._between_s)
+            self._between_s = max(self._between_s + _RATE * (found_s - self._between_s), _LEAST_BETWEEN_S)
+            self._ended_at = None
 
     def _next_ready(self) -> Ticket | None:
         return next((ticket for ticket in self._waiting if ticket.is_ready), None)

@@ -19,13 +19,22 @@ for the levels, [ADR 29](adr/0029-turns.md) for the queue.
 """
 _BUDGET = "10"
 _COLOURS = {"5": "#9ecae1", "10": "#1f6fb4", "20": "#08306b"}
+# What became of the requests: share in the result file, words, colour.
+_OUTCOMES = (
+    ("full_inside_share", "full, inside", "#1f6fb4"),
+    ("degraded_inside_share", "degraded, inside", "#9ecae1"),
+    ("late_share", "late", "#fdae6b"),
+    ("shed_share", "shed", "#c0392b"),
+    ("out_of_time_share", "out of time (504)", "#9a9a9a"),
+)
 
 
 def budget_page(results: Results) -> str:
     """The whole page. A benchmark without a result is named with the command that makes it."""
     rows = [target.row(results) for target in BUDGET_TARGETS]
-    reached = "## What was to be reached\n\n" + table(["figure", "wanted", "measured", "reached"], rows)
-    sections = [_INTRODUCTION.strip(), reached]
+    reached = table(["figure", "wanted", "measured", "reached"], rows)
+    worst = "A figure that names no store is the worst over the local store and Redis, and over all cases and rounds."
+    sections = [_INTRODUCTION.strip(), f"## What was to be reached\n\n{worst}\n\n{reached}"]
     for title, name, write in BUDGET_SECTIONS:
         result = results.get(name)
         sections.append(f"## {title}\n\n{missing(name) if result is None else write(result)}")
@@ -72,24 +81,23 @@ def budgets(result: Any) -> str:
         "Open loop, requests at random times (Poisson), loads as multiples of the rate at which a closed loop without"
         " budgets saturates the service with full scoring. A request is inside if its answer, 200, was there within the"
         " budget after the moment it was due: the generator's own lateness counts against the service. Goodput is those"
-        " a second.",
+        " a second. The other columns are shares of all requests; late answers came with 200.",
         "![Requests inside the budget against load](images/budgets.svg)",
     ]
     for name, of in result["stores"].items():
         rows = []
         for budget_ms, found in of["budgets_ms"].items():
             for load, run in found["loads"].items():
-                shares = (run["inside_share"], run["degraded_share"], run["shed_share"])
                 rows.append(
                     [budget_ms, f"{float(load):g}×", f"{run['offered_per_s']:.0f}", f"{run['goodput_per_s']:.0f}"]
-                    + [f"{share:.1%}" for share in shares]
+                    + [f"{run[key]:.1%}" for key, _, _ in _OUTCOMES]
                     + [f"{run['p50_ms']:.2f}", f"{run['p99_ms']:.2f}", f"{run['lag_p99_ms']:.2f}"]
                 )
-        head = ["budget ms", "load", "offered/s", "goodput/s", "inside", "degraded", "shed", "p50 ms", "p99 ms"]
-        saturated = of["saturation_per_s"]
-        blocks.append(
-            f"{name}, saturated at {saturated:.0f} requests/s:\n\n{table([*head, 'generator late, p99 ms'], rows)}"
-        )
+        head = ["budget ms", "load", "offered/s", "goodput/s", *(words for _, words, _ in _OUTCOMES)]
+        head += ["p50 ms", "p99 ms", _LATE]
+        blocks.append(f"{name}, saturated at {of['saturation_per_s']:.0f} requests/s:\n\n{table(head, rows)}")
+        if name == "Redis":
+            blocks.append(_REDIS)
     return "\n\n".join([*blocks, note(result)])
 
 
@@ -105,9 +113,19 @@ def overload(result: Any) -> str:
             [str(number), *(f"{run[part]['goodput_per_s']:.0f}" for part in ("before", "overload", "after"))]
             + ["never" if run["recovery_s"] is None else f"{run['recovery_s']:.1f}"]
             + [f"{run[key]:.0f}" for key in ("peak_rss_mb", "rss_mb")]
+            + [f"{run['overload']['lag_p99_ms']:.2f}"]
             for number, run in enumerate(of["rounds"], start=1)
         ]
-        head = ["round", "goodput/s before", "during", "after", "recovered after s", "RSS MB, peak", "RSS MB, after"]
+        head = [
+            "round",
+            "goodput/s before",
+            "during",
+            "after",
+            "recovered after s",
+            "RSS MB, peak",
+            "RSS MB, after",
+            _LATE,
+        ]
         shed = of["shed"]
         told = (
             f"{name}; RSS before: {of['rss_before_mb']:.0f} MB. {shed['requests']:,} requests were refused, on average"
@@ -115,6 +133,8 @@ def overload(result: Any) -> str:
             f" {shed.get('p99_at_most_ms', 0):g} ms."
         )
         blocks.append(f"{told}\n\n{table(head, rows)}")
+        if name == "Redis":
+            blocks.append(_REDIS)
     return "\n\n".join([*blocks, note(result)])
 
 
@@ -124,10 +144,11 @@ def swaps(result: Any) -> str:
     rows = []
     for name, of in result["cases"].items():
         latencies = [of["before"]["p99_ms"], of["during"]["p99_ms"], of["during"]["max_ms"]]
-        ratio = f"{of['p99_during_to_before']:.2f}×"
-        row = [names[name], f"{of['rate_per_s']:.0f}", *(f"{one:.2f}" for one in latencies), ratio, str(of["failed"])]
-        rows.append(row)
-    head = ["releases flip", "requests/s", "p99 ms before", "p99 ms during", "longest ms", "p99 to before", "failed"]
+        ratios = [of["p99_during_to_before"], of["max_during_to_p99_before"]]
+        row = [names[name], f"{of['rate_per_s']:.0f}", *(f"{one:.2f}" for one in latencies)]
+        rows.append([*row, *(f"{ratio:.2f}×" for ratio in ratios), str(of["failed"])])
+    head = ["releases flip", "requests/s", "p99 ms before", "p99 ms during", "longest ms during"]
+    head += ["p99 to p99 before", "longest to p99 before", "failed"]
     text = (
         f"{result['num_flips']} flips, one every {result['interval_s']:g} s, at half of the saturation rate. That no"
         " answer mixes releases is held by a test, `tests/service/test_consistency.py`: it compares every answer with"
@@ -153,6 +174,8 @@ def deltas(result: Any) -> str:
 
 
 _DELTA = ("command_s", "start_to_served_s", "end_to_served_s")
+_LATE = "generator late, p99 ms"
+_REDIS = f"Redis shares its core with the generator, whose lateness (*{_LATE}*) counts against the service."
 
 BUDGET_SECTIONS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("What a level is worth", "level_choices", ladder),
@@ -165,8 +188,14 @@ BUDGET_SECTIONS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
 """Title, benchmark, text."""
 
 
-def _goodput(result: Any) -> float:
-    return float(result["stores"]["local"]["budgets_ms"][_BUDGET]["goodput_3x_to_saturation"])
+def _goodput(store: str | None = None, budget: str | None = None) -> Callable[[Any], float]:
+    """Of one store and budget, or the least over all; 0 where nothing was inside at saturation."""
+    return lambda result: min(
+        float(found["goodput_3x_to_saturation"] or 0)
+        for name, of in result["stores"].items()
+        for budget_ms, found in of["budgets_ms"].items()
+        if name == (store or name) and budget_ms == (budget or budget_ms)
+    )
 
 
 def _recovery(result: Any) -> float:
@@ -194,21 +223,29 @@ def _delta(result: Any) -> float:
     return max(float(of["end_to_served_s"]["max"]) for sizes in result["stores"].values() for of in sizes.values())
 
 
+_GOODPUT = "goodput at 3× saturation to that at saturation"
+
 BUDGET_TARGETS = (
-    Target(
-        f"goodput at 3× saturation to that at saturation, {_BUDGET} ms", "budgets", _goodput, 0.8, "×", at_least=True
+    *(
+        Target(f"{_GOODPUT}, {where}", "budgets", measure, 0.8, "×", at_least=True)
+        for where, measure in (
+            (f"local store, {_BUDGET} ms", _goodput("local", _BUDGET)),
+            (f"Redis, {_BUDGET} ms", _goodput("Redis", _BUDGET)),
+            ("worst of all budgets and stores", _goodput()),
+        )
     ),
     Target("recovery after 3× saturation", "overload", _recovery, 2, " s"),
     Target("from reading a request to its refusal, mean", "overload", _shed_mean, 1, " ms"),
     Target("memory after the last overload to after the first", "overload", _growth, 1.05, "×"),
     Target("failed requests in 50 flips", "release_swap", _swap("failed"), 0, ""),
-    Target("p99 while releases flip to before", "release_swap", _swap("p99_during_to_before"), 5, "×"),
+    Target("p99 during flips to p99 before", "release_swap", _swap("p99_during_to_before"), 5, "×"),
+    Target("longest answer during flips to p99 before", "release_swap", _swap("max_during_to_p99_before"), 5, "×"),
     Target("from the end of a delta to its rows being served, longest", "delta", _delta, 5, " s"),
 )
 
 
 def draw_budgets(result: dict[str, Any], path: Path) -> None:
-    """Share inside the budget and what is degraded or shed, against load; local store."""
+    """Goodput and what became of the requests, against load; local store."""
     found = result["stores"]["local"]["budgets_ms"]
     with figure_file(path, width=11, height=3.6) as figure:
         left, right = figure.subplots(1, 2)
@@ -222,12 +259,8 @@ def draw_budgets(result: dict[str, Any], path: Path) -> None:
         left.legend(frameon=False)
         runs = found[_BUDGET]["loads"]
         loads = [float(load) for load in runs]
-        shares = {
-            "full": [run["inside_share"] - run["degraded_share"] for run in runs.values()],
-            "degraded": [run["degraded_share"] for run in runs.values()],
-            "shed": [run["shed_share"] for run in runs.values()],
-        }
-        right.stackplot(loads, list(shares.values()), labels=list(shares), colors=["#1f6fb4", "#9ecae1", "#c0392b"])
+        keys, labels, colours = zip(*_OUTCOMES, strict=True)
+        right.stackplot(loads, [[run[key] for run in runs.values()] for key in keys], labels=labels, colors=colours)
         right.set_ylim(0, 1)
         right.set_ylabel(f"share of the requests, budget {_BUDGET} ms")
         right.legend(loc="lower left", frameon=True)

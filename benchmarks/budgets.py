@@ -18,7 +18,7 @@ from redis_run import fill_redis, redis_server
 from result_file import write_result
 from service_run import SETUPS, Cores, Release, Running, add_core_options, reference, running, say, take_cores
 
-from offline.bench.answers import OpenResult
+from offline.bench.answers import Answers, OpenResult
 from offline.bench.offer import Phase, offer
 from offline.bench.requests import random_requests
 
@@ -86,25 +86,38 @@ def _measure(name: str, service: Running, cores: Cores, options: argparse.Namesp
     found: dict[str, Any] = {"saturation_per_s": round(rate, 1), "budgets_ms": {}}
     for budget_ms in BUDGETS_MS:
         bodies = bodies_of(service.release, options.candidates, budget_ms)
-        results: dict[float, OpenResult] = {}
+        loads: dict[str, Any] = {}
         for number, share in enumerate(SHARES):
             say(f"{name}: {budget_ms:g} ms, {share:g} times saturation")
             phase = Phase(share * rate, options.seconds, poisson_seed=number)
             endpoint = load.endpoint(service.address)
             answers = offer(endpoint, bodies, [phase], connections=CONNECTIONS, cores={cores.generator})
-            results[share] = OpenResult.of(answers, seconds=options.seconds, budget_ms=budget_ms)
-        saturated, overloaded = results[1.0].goodput_per_s, results[3.0].goodput_per_s
+            loads[f"{share:g}"] = budget_figures(answers, seconds=options.seconds, budget_ms=budget_ms)
+        saturated, overloaded = (loads[share]["goodput_per_s"] for share in ("1", "3"))
         found["budgets_ms"][f"{budget_ms:g}"] = {
-            "loads": {f"{share:g}": _figures(result) for share, result in results.items()},
+            "loads": loads,
             "goodput_3x_to_saturation": round(overloaded / saturated, 3) if saturated else None,
         }
     return found
 
 
-def _figures(result: OpenResult) -> dict[str, Any]:
-    counts = {"inside": result.inside, "degraded": result.degraded, "shed": result.status_429}
-    shares = {f"{name}_share": round(result.share(count), 4) for name, count in counts.items()}
-    return shares | load.figures(result)
+def budget_figures(answers: Answers, *, seconds: float, budget_ms: float) -> dict[str, Any]:
+    """A run's figures, and by what became of them the shares of all requests that were due.
+
+    ``inside_share`` is ``full_inside_share`` and ``degraded_inside_share`` together; late are answers with 200, out of
+    time those with 504.
+    """
+    inside, answered = answers.inside(budget_ms), answers.status == 200
+    chosen = {
+        "inside": inside,
+        "full_inside": inside & ~answers.degraded,
+        "degraded_inside": inside & answers.degraded,
+        "late": answered & ~inside,
+        "shed": answers.status == 429,
+        "out_of_time": answers.status == 504,
+    }
+    shares = {f"{name}_share": round(float(of.mean()), 4) for name, of in chosen.items()}
+    return shares | load.figures(OpenResult.of(answers, seconds=seconds, budget_ms=budget_ms))
 
 
 if __name__ == "__main__":

@@ -22,10 +22,11 @@ from typing import Any
 import httpx
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from redis_run import fill_redis, redis_server
 from reference_release import MODEL, build_reference_release
 from result_file import write_result
-from service_run import BUILD, SETUPS, Release, Running, add_core_options, open_reference, running, say, take_cores
+from service_run import BUILD, SETUPS, Release, add_core_options, open_reference, running, say, take_cores
 
 NAMES = ("local", "Redis")
 _FIRST_ID = 1 << 41  # behind all ids of the reference release
@@ -63,33 +64,31 @@ def main() -> None:
                     for _ in range(options.repeats):
                         ids = np.arange(first_id, first_id + num_new)
                         first_id += num_new
-                        runs.append(_measure(service, client, ids, redis.url if name == "Redis" else None))
-                    figures[name][str(num_new)] = _spread(runs)
+                        runs.append(measure(release, client, ids, redis.url if name == "Redis" else None))
+                    figures[name][str(num_new)] = spread(runs)
     settings = {"num_rows": options.rows, "repeats": options.repeats, "poll_ms": 500}
     write_result("delta", settings | {"stores": figures}, "numpy", "onnxruntime", "polars", "redis")
 
 
-def _measure(
-    service: Running, client: httpx.Client, ids: np.ndarray[Any, np.dtype[np.int64]], redis_url: str | None
-) -> dict[str, float]:
-    release = service.release
+def measure(release: Release, client: httpx.Client, ids: NDArray[np.int64], redis_url: str | None) -> dict[str, float]:
+    """Seconds of one delta with new items, beside the service that ``client`` asks."""
     table = release.root / "new_items.parquet"
     pl.DataFrame({"item_id": ids, "group": [str(one % 100) for one in ids.tolist()]}).write_parquet(table)
     asked = ids[:: max(1, len(ids) // _SAMPLE)].tolist()
     started = time.monotonic()
-    process = _start(release, table, redis_url)
     ended = served = 0.0
-    while not (ended and served):
-        now = time.monotonic()
-        if not ended and process.poll() is not None:
-            ended = now
-            if process.returncode:
-                raise RuntimeError(f"precompute --delta ended with status {process.returncode}")
-        if not served and not _missing(client, asked):
-            served = now
-        if now - started > _TIMEOUT_S:
-            raise RuntimeError(f"{len(ids)} new items: not served within {_TIMEOUT_S:.0f} s")
-        time.sleep(_POLL_S)
+    with _start(release, table, redis_url) as process:
+        while not (ended and served):
+            now = time.monotonic()
+            if not ended and process.poll() is not None:
+                ended = now
+                if process.returncode:
+                    raise RuntimeError(f"precompute --delta ended with status {process.returncode}")
+            if not served and not _missing(client, asked):
+                served = now
+            if now - started > _TIMEOUT_S:
+                raise RuntimeError(f"{len(ids)} new items: not served within {_TIMEOUT_S:.0f} s")
+            time.sleep(_POLL_S)
     return {"command_s": ended - started, "start_to_served_s": served - started, "end_to_served_s": served - ended}
 
 
@@ -110,7 +109,8 @@ def _missing(client: httpx.Client, ids: Sequence[int]) -> list[int]:
     return missing
 
 
-def _spread(runs: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
+def spread(runs: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Median and longest of the runs, by what was measured."""
     found = {}
     for key in runs[0]:
         values = [run[key] for run in runs]

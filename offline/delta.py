@@ -24,7 +24,7 @@ from ranktower.data.encoder import EncodedFeatures, FeatureEncoder, SideEncoder
 from ranktower.data.feature_spec import Feature
 from ranktower.data.fit import table_columns
 from ranktower.data.tables import canonical_ids, read_side
-from ranktower.embedding_store.codec import Side
+from ranktower.embedding_store.codec import SIDES, Side
 from ranktower.embedding_store.local import LocalStore
 from ranktower.embedding_store.overlay import Overlay, deltas_dir
 from ranktower.embedding_store.overlay_writer import (
@@ -132,7 +132,7 @@ def _compute(folder: Path, tables: Mapping[Side, Path], *, redis: RedisOptions |
             overlay = write_overlay(deltas, manifest, before, new, created_s=created_s)
             store.use_overlay(overlay)
         if writer is not None:
-            _copy_to_redis(writer, store, manifest, inputs)
+            _copy_to_redis(writer, store, manifest, inputs, before)
         if overlay is not None and overlay is not before:
             point_to(deltas, overlay.pointer)
     return Delta({side: len(rows.ids) for side, rows in new.items()}, overlay)
@@ -198,20 +198,30 @@ def _writer(redis: RedisOptions | None, manifest: Manifest) -> Iterator[RedisWri
 
 
 def _copy_to_redis(
-    writer: RedisWriter, store: LocalStore, manifest: Manifest, inputs: Mapping[Side, SideInput]
+    writer: RedisWriter,
+    store: LocalStore,
+    manifest: Manifest,
+    inputs: Mapping[Side, SideInput],
+    before: Overlay | None,
 ) -> None:
-    """All rows asked for, changed or not: an earlier run may have been without Redis, or been killed before it."""
-    for side, rows in inputs.items():
+    """All rows asked for, changed or not: a killed run may have left others. And all of the overlay, where Redis does
+    not have that of ``before``: an earlier run was without Redis."""
+    overlay = store.overlay
+    is_behind = writer.read_overlay_pointer() != (before.pointer if before else None)
+    for side in SIDES:
+        wanted = list(inputs[side].ids) if side in inputs else []
+        if is_behind and overlay is not None and side in overlay.tables:
+            wanted = list(dict.fromkeys([*wanted, *overlay.tables[side].ids_at(slice(None))]))
         row_size = manifest.redis_layout(side).row_size
-        with _bar(f"redis {side}s", len(rows)) as bar:
-            for start in range(0, len(rows), _REDIS_BATCH_ROWS):
-                ids = rows.ids[start : start + _REDIS_BATCH_ROWS]
+        with _bar(f"redis {side}s", len(wanted)) as bar:
+            for start in range(0, len(wanted), _REDIS_BATCH_ROWS):
+                ids = wanted[start : start + _REDIS_BATCH_ROWS]
                 # A row's beginning is the row of its embedding alone.
                 raw: NDArray[np.uint8] = store.find(side, ids).raw[:, :row_size]
                 writer.write(side, ids, raw, times_s=store.find_times(side, ids).astype(np.int64))
                 bar.update(len(ids))
-    if store.overlay is not None:
-        writer.write_overlay_pointer(store.overlay.pointer)
+    if overlay is not None:
+        writer.write_overlay_pointer(overlay.pointer)
 
 
 def _bar(name: str, total: int) -> tqdm[Any]:

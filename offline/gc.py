@@ -22,14 +22,16 @@ def main(argv: Sequence[str]) -> int:
     if not registry.releases(model):
         # A registry of another place, perhaps: then nothing that Redis holds would be published here.
         raise ReleaseError(f"model {model!r}: no release is published in {options.registry}")
-    collected = collect(registry, model, keep=options.keep, dry_run=options.dry_run)
+    also = named_in_redis(registry, redis, model) if redis is not None else ()
+    collected = collect(registry, model, keep=options.keep, also=also, dry_run=options.dry_run)
     verb = "would remove" if options.dry_run else "removed"
     for removed in collected.removed:
         sys.stdout.write(f"gc: {verb} {removed.name}, {removed.size_bytes:,} bytes\n")
     for release in collected.held:
         sys.stdout.write(f"gc: left {release}, a process has it open\n")
     total = sum(removed.size_bytes for removed in collected.removed)
-    sys.stdout.write(f"gc: {model}: {verb} {total:,} bytes\n")
+    unless = ", less what a process has open" if options.dry_run else ""
+    sys.stdout.write(f"gc: {model}: {verb} {total:,} bytes{unless}\n")
     if redis is not None:
         gone = {removed.name for removed in collected.removed}
         for release in releases_to_delete(registry, redis, model, gone=gone):
@@ -44,18 +46,20 @@ def main(argv: Sequence[str]) -> int:
 def releases_to_delete(registry: Registry, redis: RedisOptions, model: str, *, gone: set[str]) -> list[str]:
     """Releases in Redis that nobody needs there.
 
-    They are neither published, but for those in ``gone``, nor in the making, and no pointer in Redis names them: that
-    of the model, or of another one that has its canary or shadow here.
+    They are neither published, but for those in ``gone``, nor in the making, and no pointer in Redis names them.
     """
     found = list_releases(redis, model)  # first of all, for a release that comes in meanwhile is none of these
     staging = registry.root / model / STAGING
     begun = {path.name for path in staging.iterdir()} if staging.is_dir() else set()
-    needed = ({*registry.releases(model)} - gone) | begun
-    for owner in registry.models():
-        pointer = read_pointer(redis, owner)
-        if pointer is not None:
-            needed |= {release for whose, release in pointer.names(owner) if whose == model}
+    needed = ({*registry.releases(model)} - gone) | begun | named_in_redis(registry, redis, model)
     return [release for release in found if release not in needed]
+
+
+def named_in_redis(registry: Registry, redis: RedisOptions, model: str) -> set[str]:
+    """The releases of ``model`` that a pointer in Redis names: its own, or that of another model in the registry."""
+    pointers = {owner: read_pointer(redis, owner) for owner in registry.models()}
+    names = set().union(*(pointer.names(owner) for owner, pointer in pointers.items() if pointer is not None))
+    return {release for whose, release in names if whose == model}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -75,18 +75,20 @@ class Pointer(BaseModel):
         if release == self.release:
             return self
         before = [self.release, *(one for one in self.previous if one != release)]
-        pointer = self.model_copy(update={"release": release, "previous": tuple(before[:_MAX_PREVIOUS])})
+        return self._serving(release, tuple(before[:_MAX_PREVIOUS]))
+
+    def rolled_back(self) -> Pointer:
+        """The pointer to the release served before this one, no longer its own canary or shadow; itself if there was
+        none."""
+        return self._serving(self.previous[0], self.previous[1:]) if self.previous else self
+
+    def _serving(self, release: str, previous: tuple[str, ...]) -> Pointer:
+        pointer = self.model_copy(update={"release": release, "previous": previous})
         for role in VARIATION_ROLES:
             variation = self.variation(role)
             if variation is not None and (variation.model, variation.release) == (None, release):
                 pointer = pointer.varied(role, None)
         return pointer
-
-    def rolled_back(self) -> Pointer | None:
-        """The pointer to the release served before this one, None if there was none."""
-        if not self.previous:
-            return None
-        return self.model_copy(update={"release": self.previous[0], "previous": self.previous[1:]})
 
     def varied(self, role: VariationRole, variation: Variation | None) -> Pointer:
         """The pointer with another canary or shadow, or with none."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from ranktower.embedding_store.durable import fsync_folder, fsync_tree, write_file
 from ranktower.errors import ReleaseError
+from ranktower.file_lock import file_lock
 from ranktower.pointer import Pointer, Variation, VariationRole
 from ranktower.release import (
     MANIFEST,
@@ -102,14 +102,20 @@ class Registry:
         return pointer
 
     def rollback(self, model: str) -> Pointer:
-        """Serve again what was served before; ReleaseError if nothing was, or if that is damaged or gone."""
-        self._require_pointer(model)
-        with self.lock(model):
-            pointer = self._require_pointer(model).rolled_back()
-            if pointer is None:
-                raise ReleaseError(f"model {model!r}: no release was promoted before the current one")
-            with self._proven(model, pointer.release):
-                self.write_pointer(model, pointer)
+        """Serve again what was served before.
+
+        Raises:
+            ReleaseError: nothing was, or it is damaged or gone; or the pointer moved while it was verified.
+        """
+        before = self._require_pointer(model)
+        if not before.previous:
+            raise ReleaseError(f"model {model!r}: no release was promoted before the current one")
+        with self._proven(model, before.previous[0]), self.lock(model):
+            pointer = self._require_pointer(model)
+            if pointer.previous[:1] != before.previous[:1]:
+                raise ReleaseError(f"model {model!r}: the pointer moved to {pointer.release} meanwhile; nothing is done")
+            pointer = pointer.rolled_back()
+            self.write_pointer(model, pointer)
         return pointer
 
     def vary(self, model: str, role: VariationRole, variation: Variation | None) -> Pointer:
@@ -153,16 +159,9 @@ class Registry:
                 names |= pointer.names(owner)
         return {release for owner, release in names if owner == model}
 
-    @contextlib.contextmanager
-    def lock(self, model: str, name: str = _LOCK) -> Iterator[None]:
-        """Hold a lock of the model, by default that of its pointer and releases; the system gives it back when the
-        process ends, however it ends."""
-        descriptor = os.open(self.root / check_model_name(model) / name, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+    def lock(self, model: str, name: str = _LOCK) -> contextlib.AbstractContextManager[None]:
+        """Hold a lock of the model, by default that of its pointer and releases."""
+        return file_lock(self.root / check_model_name(model) / name)
 
     def _pointer_path(self, model: str) -> Path:
         return self.root / check_model_name(model) / POINTER

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,9 @@ class Collected:
     """Releases that would have gone, but a process on this machine has open."""
 
 
-def collect(registry: Registry, model: str, *, keep: int, dry_run: bool = False) -> Collected:
+def collect(
+    registry: Registry, model: str, *, keep: int, also: Collection[str] = (), dry_run: bool = False
+) -> Collected:
     """Remove a model's old releases.
 
     There remain the ``keep`` latest, those that a pointer names as current, canary, shadow or target of a rollback, and
@@ -51,7 +53,8 @@ def collect(registry: Registry, model: str, *, keep: int, dry_run: bool = False)
         registry: where.
         model: whose releases.
         keep: at least 1.
-        dry_run: only find out; nothing is removed.
+        also: releases that remain as well, such as those that pointers elsewhere name.
+        dry_run: only find out; nothing is removed. Who holds a release is not asked, for that takes its lock.
 
     Raises:
         ConfigError: ``keep`` is below 1.
@@ -64,23 +67,24 @@ def collect(registry: Registry, model: str, *, keep: int, dry_run: bool = False)
     if not folder.is_dir():
         return Collected((), ())
     with registry.lock(model, _LOCK):
-        return _Collection(registry, model, dry_run=dry_run).run(keep)
+        return _Collection(registry, model, also, dry_run=dry_run).run(keep)
 
 
 class _Collection:
     """One run; a model has one at a time."""
 
-    def __init__(self, registry: Registry, model: str, *, dry_run: bool) -> None:
+    def __init__(self, registry: Registry, model: str, also: Collection[str], *, dry_run: bool) -> None:
         self._registry = registry
         self._model = model
         self._folder = registry.root / model
+        self._also = set(also)
         self._dry_run = dry_run
         self._removed: list[Removed] = []
 
     def run(self, keep: int) -> Collected:
         self._empty_trash()
-        named = self._registry.named(self._model)
-        old = [release for release in self._registry.releases(self._model)[:-keep] if release not in named]
+        needed = self._needed()
+        old = [release for release in self._registry.releases(self._model)[:-keep] if release not in needed]
         held = tuple(release for release in old if not self._take_away(release))
         self._take_away_deltas()
         if not self._dry_run:
@@ -90,13 +94,19 @@ class _Collection:
 
     def _take_away(self, release: str) -> bool:
         """Move a release to the trash; False where a process holds it."""
+        if self._dry_run:
+            self._discard(self._folder / release, release)
+            return True
         # Whoever writes a pointer holds what it will name, so with the lock on the release a second look is the last.
         with _alone_with(self._folder / release) as alone:
             if alone:
                 with self._registry.lock(self._model):
-                    if release not in self._registry.named(self._model):
+                    if release not in self._needed():
                         self._discard(self._folder / release, release)
         return alone
+
+    def _needed(self) -> set[str]:
+        return self._registry.named(self._model) | self._also
 
     def _take_away_deltas(self) -> None:
         published = {*self._registry.releases(self._model)} - {removed.name for removed in self._removed}
@@ -135,14 +145,18 @@ class _Collection:
 
 @contextmanager
 def _alone_with(folder: Path) -> Iterator[bool]:
-    """Whether no process holds the release; if so, none can until the end of the block."""
+    """Whether no process holds the release; if so, none can until the end of the block. On a file system without
+    locks, where none can hold it at all, always."""
     with (folder / MANIFEST).open("r+b") as file:  # to be written to, or NFS gives no exclusive lock
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
+            alone = False
+        except OSError:
+            alone = True
         else:
-            yield True
+            alone = True
+        yield alone
 
 
 def _size_bytes(folder: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -64,24 +65,20 @@ class Answering:
     def __init__(
         self, query: Query, release: LoadedRelease, ticket: Ticket, context: RequestContext, metrics: Metrics
     ) -> None:
-        """``ticket`` bounds the waiting and the scoring.
-
-        Raises:
-            MalformedError: the query's features are not what the release's encoder takes.
-        """
+        """``ticket`` bounds the waiting and the scoring."""
         self._query = query
         self._release = release
         self._ticket = ticket
         self._deadline = ticket.demand.deadline
         self._context = context
         self._metrics = metrics
-        self._given = GivenFeatures(release.towers, query.user_features, query.item_features)
 
     async def score(self, candidate_ids: Sequence[Id]) -> Scored:
         """Score the given candidates; it is the request's turn when this returns.
 
         Raises:
-            MalformedError: the features give an embedding that is too large for a row.
+            MalformedError: the query's features are not what the release's encoder takes, or give an embedding that is
+                too large for a row.
             StoreDownError: a store that the request needs does not answer.
             DeadlineExceededError: the time was up before the scoring.
             ClientGoneError: nobody waits for the answer any more.
@@ -99,7 +96,8 @@ class Answering:
         await self._take_turn()
         with self._metrics.stage("fetch"):
             row, _ = self._user(user)
-            candidate_ids = retrieval.candidate_ids(row, num_candidates)
+            with self._release.costs.line("retrieve").timed(num_candidates):
+                candidate_ids = retrieval.candidate_ids(row, num_candidates)
             if store.waits:
                 self._ticket.pause()
             items = await self._ask(store.fetch_items, candidate_ids)
@@ -112,6 +110,11 @@ class Answering:
         """The user and the given candidates, not scored; it is the request's turn then. Raises as ``score``."""
         fetched, _ = await self._fetch(candidate_ids)
         return self._pairs(candidate_ids, fetched)
+
+    @cached_property
+    def _given(self) -> GivenFeatures:
+        """The query's features; encoding them is work, so it waits for the turn."""
+        return GivenFeatures(self._release.towers, self._query.user_features, self._query.item_features)
 
     async def _take_turn(self) -> None:
         await self._ticket.turn()
@@ -131,14 +134,17 @@ class Answering:
         store = self._release.store
         if store.waits:
             with self._metrics.stage("fetch"):
-                fetched = await self._fetch_both(candidate_ids)
+                with self._release.costs.line("fetch").timed(len(candidate_ids)):
+                    fetched = await self._fetch_both(candidate_ids)
                 ages_s = await self._fetch_ages(candidate_ids)
             await self._take_turn()
             return fetched, ages_s
         await self._take_turn()
         with self._metrics.stage("fetch"):
             self._time_for_fetching_s()
-            return store.find(self._query.user_id, candidate_ids), await self._fetch_ages(candidate_ids)
+            with self._release.costs.line("find").timed(len(candidate_ids)):
+                fetched = store.find(self._query.user_id, candidate_ids)
+            return fetched, await self._fetch_ages(candidate_ids)
 
     async def _fetch_both(self, candidate_ids: Sequence[Id]) -> Fetched:
         """In as few round trips as the stores allow."""
@@ -170,22 +176,27 @@ class Answering:
         """The user's row; none where the store failed and the request's own features can stand in for it."""
         try:
             return await self._ask(self._release.store.fetch_users, [self._query.user_id])
-        except StoreDownError:
-            if not self._given.has_user:
+        except (StoreDownError, DeadlineExceededError):
+            # The time kept back for scoring may be left.
+            if self._query.user_features is None or self._deadline.passed():
                 raise
             return self._release.manifest.layout("user").no_rows(1)
 
     def _user(self, stored: Rows) -> tuple[UserRow, UserState]:
+        given = self._given  # first of all: wrong features are refused whether they are needed or not
         if stored.present[0]:
             return stored.raw, "PRESENT"
-        computed = self._given.user_row
+        computed = given.user_row
         return (self._release.fallback_user, "FALLBACK") if computed is None else (computed, "COMPUTED")
 
     def _pairs(self, candidate_ids: Sequence[Id], fetched: Fetched) -> Pairs:
+        computed, given_items = None, self._query.item_features
+        if given_items:
+            with self._release.costs.line("tower").timed(len(given_items)):
+                computed = self._given.item_rows(candidate_ids, fetched.items)
+        user, state = self._user(fetched.user)
         if self._deadline.passed():
             raise DeadlineExceededError
-        user, state = self._user(fetched.user)
-        computed = self._given.item_rows(candidate_ids, fetched.items)
         parts = fetched.items if computed is None else (*fetched.items, computed)
         indexes = np.flatnonzero(computed.present) if computed is not None else np.empty(0, dtype=np.intp)
         pairs = Pairs(user, state, CandidateRows(parts, len(candidate_ids)), indexes)

@@ -22,8 +22,9 @@ STEP = 512
 # Fewer are not worth a run.
 _SMALLEST_STEP = 32
 _SAMPLE = 128
-# Full scoring in the order of the request stops at an arbitrary place when time runs out, so it is begun only where
-# there is so much more time than it should take. Else the order is that of the lower level, at its cost.
+# With so much more time than full scoring should take, it is done in whole blocks. With less, the clock is looked at
+# more often, and a list that takes many steps goes best first: in the order of the request it would stop at an
+# arbitrary place. A short one does not, because the order costs MaxSim for all.
 _AMPLE = 2.0
 
 Scores = NDArray[np.float32]
@@ -74,25 +75,28 @@ class Anytime:
         if not self._lower or job.until == math.inf:
             return await self._score_in_order(job)
         time_left, full_s = job.time_left, self._full_s(job.rows, slice(0, num_rows))
-        if full_s * (1.0 if num_rows <= BLOCK else _AMPLE) <= time_left:
+        if full_s * _AMPLE <= time_left:
             return await self._score_in_order(job)
+        if full_s <= time_left and num_rows <= BLOCK:
+            return await self._score_in_order(job, STEP)
         if self._costs.line("maxsim").seconds(num_rows) <= time_left:
             return await self._score_best_first(job)
         return await self._lower_scores("pooled", job, slice(0, num_rows)), self._lower_reached("pooled")
 
-    async def _score_in_order(self, job: Job) -> tuple[Scores, Reached | None]:
+    async def _score_in_order(self, job: Job, size: int = BLOCK) -> tuple[Scores, Reached | None]:
         """Everything in full, block by block; if that takes longer than it should, the rest at a lower level."""
         num_rows = len(job.rows)
-        if num_rows <= BLOCK:
+        if num_rows <= size:
             return self._full_scores(job, slice(0, num_rows)), None
         scores = np.empty(num_rows, dtype=np.float32)
-        for start in range(0, num_rows, BLOCK):
+        for start in range(0, num_rows, size):
             rest = slice(start, num_rows)
             if start and self._lower and self._full_s(job.rows, rest) > job.time_left:
                 return await self._finish_lower(job, scores, start)
-            block = slice(start, min(start + BLOCK, num_rows))
+            block = slice(start, min(start + size, num_rows))
             scores[block] = self._full_scores(job, block)
-            await job.breathe()
+            if num_rows > BLOCK:
+                await job.breathe()
         return scores, None
 
     async def _finish_lower(self, job: Job, scores: Scores, start: int) -> tuple[Scores, Reached]:

@@ -32,11 +32,6 @@ class GivenFeatures:
             for item, features in (items or {}).items()
         }
 
-    @property
-    def has_user(self) -> bool:
-        """Whether the user's row can be computed."""
-        return self._user is not None
-
     @cached_property
     def user_row(self) -> NDArray[np.uint8] | None:
         """The user's row ``[1, row_size]``; None without features. MalformedError if it is too large to be one."""

@@ -9,15 +9,16 @@ from numpy.typing import NDArray
 
 from ranktower.metrics import overlap_at_k
 
-OVERLAP_K = 100
+MAX_OVERLAP_K = 100
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Of one request."""
 
-    overlap: float
-    """Part of the first ``OVERLAP_K`` candidates that both rankings share, see ``overlap_at_k``."""
+    overlap: float | None
+    """Part of the first k candidates that both rankings share, see ``overlap_at_k``. k is ``MAX_OVERLAP_K``, or half of
+    the candidates that have a score, for all of them would be shared by any two rankings. None for one candidate."""
     rank_correlation: float | None
     """Spearman's, equal scores sharing their mean rank; None where all scores of one side are equal."""
     mean_difference: float
@@ -32,16 +33,20 @@ def compare(served: NDArray[np.float32], other: NDArray[np.float32]) -> Comparis
     both = np.isfinite(served) & np.isfinite(other)
     if not both.any():
         return None
-    mask = np.ones((1, len(served)), dtype=np.bool_)
-    overlap = float(overlap_at_k(served[None], other[None], mask=mask, k=OVERLAP_K)[0])
     first, second = served[both].astype(np.float64), other[both].astype(np.float64)
     difference = second - first
     return Comparison(
-        overlap,
+        _overlap(served, other),
         _rank_correlation(first, second),
         mean_difference=float(difference.mean()),
         mean_absolute_difference=float(np.abs(difference).mean()),
     )
+
+
+def _overlap(served: NDArray[np.float32], other: NDArray[np.float32]) -> float | None:
+    mask = np.isfinite(served) | np.isfinite(other)
+    k = min(MAX_OVERLAP_K, int(mask.sum()) // 2)
+    return float(overlap_at_k(served[None], other[None], mask=mask[None], k=k)[0]) if k else None
 
 
 def _rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:

@@ -78,14 +78,13 @@ class MalformedError(ServiceError):
 
 
 class ShedError(ServiceError):
-    """Refused for load, before any work. ``reason`` is a label of ``ranktower_shed_total``."""
+    """Refused for load, before any work."""
 
     status, error_type = 429, "shed"
 
-    def __init__(self, message: str, reason: str, *, retry_after_s: float) -> None:
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
         """``retry_after_s`` is rounded up to whole seconds, at least one."""
         super().__init__(message, headers={"retry-after": str(max(1, math.ceil(retry_after_s)))})
-        self.reason = reason
 
 
 class NotExplainableError(ServiceError):

@@ -11,7 +11,8 @@ from starlette.requests import Request
 from service.body import read_body
 from service.budget import ENVOY_HEADER, Deadline, deadline_of
 from service.context import context_of
-from service.costs import Costs
+from service.costs import OtherWork
+from service.loaded import LoadedRelease
 from service.parsing import RankQuery, ScoreQuery
 from service.settings import Settings
 from service.state import state_of
@@ -34,9 +35,27 @@ async def read_query(request: Request, parse: Callable[[bytes, Settings], Query]
     return query, deadline_of(context.arrival, budget_ms=query.budget_ms, header=header, settings=budget)
 
 
-def demand_of(request: Request, num_candidates: int, deadline: Deadline, costs: Costs) -> Demand:
-    """What the request asks of ``Turns``; ``costs`` of the release that scores it. Only the priority ``low`` is known,
-    and any other value of the header passed over."""
-    context = context_of(request)
-    is_low = context.header(PRIORITY_HEADER).strip().lower() == "low"
-    return Demand(num_candidates, deadline, costs, is_low, context.is_gone, context.read_at)
+def demand_of(request: Request, query: Query, deadline: Deadline, release: LoadedRelease) -> Demand:
+    """What the request asks of ``Turns``, for ``release`` to score it. Of the priority's header only ``low`` is known,
+    and any other value passed over."""
+    context, costs, waits = context_of(request), release.costs, release.store.waits
+    given = query.candidate_ids
+    num_candidates = query.num_candidates if given is None else len(given)
+    before: dict[OtherWork, int] = {} if waits else {"find": num_candidates}
+    if given is None:
+        before["retrieve"] = num_candidates
+    if query.item_features:
+        before["tower"] = len(query.item_features)
+    return Demand(
+        num_candidates,
+        deadline,
+        costs,
+        before,
+        after={"ranking": query.top_k or num_candidates}
+        if isinstance(query, RankQuery)
+        else {"answer": num_candidates},
+        fetch_s=costs.line("fetch").seconds(num_candidates) if waits else 0.0,
+        is_low=context.header(PRIORITY_HEADER).strip().lower() == "low",
+        is_gone=context.is_gone,
+        read_at=context.read_at,
+    )

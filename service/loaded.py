@@ -92,9 +92,7 @@ class Parts:
             raise ReleaseError(f"{folder}: has no fallback user, and users nothing is known of need one")
         self.fallback_user: UserRow = row
         self.retrieval = open_retrieval(folder, manifest)
-        self.costs = warm_up(self.scorer, manifest, item_row_kinds, self.fallback_user)
-        if self.retrieval is not None:
-            self.retrieval.candidate_ids(self.fallback_user, 1)
+        self.costs = warm_up(self.scorer, manifest, item_row_kinds, self.fallback_user, self.retrieval)
 
 
 async def load_release(

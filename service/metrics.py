@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
@@ -34,74 +34,76 @@ class Metrics:
     def __init__(self) -> None:
         """Register everything in a registry of its own, so that two applications can live in one process."""
         self.registry = CollectorRegistry()
-        prefix = "ranktower_"
-        self._request_duration = Histogram(
-            f"{prefix}request_duration_seconds",
+        self._served: dict[Role, Manifest] = {}
+        self._register_requests()
+        self._register_releases()
+        self._register_overlays()
+
+    def _register_requests(self) -> None:
+        self._request_duration = self._histogram(
+            "request_duration_seconds",
             "From the request's arrival to the end of its answer.",
-            ["endpoint", "outcome"],
-            buckets=_DURATION_BUCKETS,
-            registry=self.registry,
+            _DURATION_BUCKETS,
+            "endpoint",
+            "outcome",
         )
-        stage_duration = Histogram(
-            f"{prefix}stage_duration_seconds",
-            "Time in one stage of a request.",
-            ["stage"],
-            buckets=_DURATION_BUCKETS,
-            registry=self.registry,
+        stages = self._histogram(
+            "stage_duration_seconds", "Time in one stage of a request.", _DURATION_BUCKETS, "stage"
         )
         # Children looked up once: a lookup by label takes a lock and a tuple for every request.
-        self._stages = {s: stage_duration.labels(s) for s in get_args(Stage)}
-        self.candidates = Histogram(
-            f"{prefix}candidates", "Candidates of a request.", buckets=_CANDIDATE_BUCKETS, registry=self.registry
-        )
+        self._stages = {stage: stages.labels(stage) for stage in get_args(Stage)}
+        self.candidates = self._histogram("candidates", "Candidates of a request.", _CANDIDATE_BUCKETS)
         self.missing = self._counter("missing", "Users or candidates without a stored row.", "side")
         self.computed = self._counter("computed", "Users or candidates computed from a request's features.", "side")
         self.degraded = self._counter("degraded", "Answers below full scoring.", "level", "reason")
         self._shed = self._counter("shed", "Requests refused for load.", "reason")
-        self._shed_duration = Histogram(
-            f"{prefix}shed_duration_seconds",
-            "From the reading of a request to its refusal for load.",
-            buckets=_SHED_BUCKETS,
-            registry=self.registry,
+        self._shed_duration = self._histogram(
+            "shed_duration_seconds", "From the reading of a request to its refusal for load.", _SHED_BUCKETS
         )
         self.store_errors = self._counter("store_errors", "Failures of the embedding store.", "kind")
         self.nonfinite = self._counter("nonfinite_scores", "Scores that were not finite and became null.")
+
+    def _register_releases(self) -> None:
         self.refused = self._counter("release_refused", "Releases that were not accepted.", "reason", "role")
         answers = self._counter("answers", "Answers with scores, by the role of the release they come from.", "role")
         self.answers = {role: answers.labels(role) for role in ("current", "canary")}
         self._release_info = Gauge(
-            f"{prefix}release_info",
+            "ranktower_release_info",
             "1 for a release being served in this role, 0 for one that was.",
             ["model", "release", "role"],
             registry=self.registry,
             multiprocess_mode="livemax",
         )
         self._release_age = Gauge(
-            f"{prefix}release_age_seconds",
+            "ranktower_release_age_seconds",
             "Time since the served release was created.",
             registry=self.registry,
             multiprocess_mode="livemostrecent",
         )
+
+    def _register_overlays(self) -> None:
         self.overlay_refused = self._counter("overlay_refused", "Overlays that were not accepted.")
         # The least of all workers: what every one of them serves.
         self._delta_timestamp = Gauge(
-            f"{prefix}delta_timestamp_seconds",
+            "ranktower_delta_timestamp_seconds",
             "When the newest rows of the served release's overlay were computed, since the epoch; 0 without.",
             registry=self.registry,
             multiprocess_mode="livemin",
         )
         overlay_rows = Gauge(
-            f"{prefix}overlay_rows",
+            "ranktower_overlay_rows",
             "Rows of the served release's overlay.",
             ["side"],
             registry=self.registry,
             multiprocess_mode="livemin",
         )
         self._overlay_rows = {side: overlay_rows.labels(side) for side in SIDES}
-        self._served: dict[Role, Manifest] = {}
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"ranktower_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        return Histogram(f"ranktower_{name}", text, labels, buckets=buckets, registry=self.registry)
 
     def observe_request(self, endpoint: str, outcome: str, seconds: float) -> None:
         """Count one answered request."""

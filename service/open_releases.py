@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from weakref import WeakValueDictionary
 
 from ranktower.errors import ReleaseError
 from service.loaded import LoadedRelease, load_release
@@ -25,7 +26,8 @@ class OpenReleases:
         self._on_damage = on_damage
         self._open: dict[ReleaseKey, LoadedRelease] = {}
         self._doubted: set[ReleaseKey] = set()
-        self._turns: dict[ReleaseKey, asyncio.Lock] = {}
+        self._turns: WeakValueDictionary[ReleaseKey, asyncio.Lock] = WeakValueDictionary()
+        """A lock lives for as long as somebody holds it or waits for it."""
         self._closing: set[asyncio.Task[None]] = set()
         self._checks = LargeFileChecks(settings.release, self._take_out)
 
@@ -40,8 +42,9 @@ class OpenReleases:
         async with self._turns.setdefault(key, asyncio.Lock()):
             release = self._open.get(key)
             if release is None:
-                return await self._load(key)
-            await release.store.check()
+                release = await self._load(key)
+            else:
+                await release.store.check()
             if self._open.get(key) is not release:
                 raise ReleaseError(f"{key[1]}: was found damaged just now")
             return release

@@ -19,13 +19,14 @@ from service.state import state_of
 def answer(
     request: Request, release: LoadedRelease, scored: Scored, fields: Callable[[], Mapping[str, Any]]
 ) -> Response:
-    """The JSON of ``scored``; ``fields`` makes those of the endpoint, which may be work too."""
+    """The JSON of ``scored``; ``fields`` makes those of the endpoint, ``scores`` or ``items`` among them."""
     began = time.perf_counter()
+    own = fields()
     content = {
         "request_id": context_of(request).request_id,
         "release": release.release,
         "user": scored.user,
-        **fields(),
+        **own,
         **({} if scored.computed is None else {"computed": scored.computed}),
         "degraded": scored.degraded,
         "took_ms": round(context_of(request).elapsed_ms(), 3),
@@ -35,5 +36,8 @@ def answer(
     state = state_of(request)
     state.metrics.observe_stage("serialize", took_s)
     state.metrics.answers[state.releases.role_of(release)].inc()
-    release.costs.line("answer").learn(len(scored.candidate_ids), took_s)
+    if "items" in own:
+        release.costs.line("ranking").learn(len(own["items"]), took_s)
+    else:
+        release.costs.line("answer").learn(len(scored.scores), took_s)
     return Response(body, media_type="application/json")

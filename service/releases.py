@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ranktower.errors import ReleaseError, StoreError
@@ -16,6 +17,7 @@ from service.metrics import Metrics, Role
 from service.open_releases import OpenReleases
 from service.overlays import Overlays
 from service.pointer import PointerSource
+from service.recurring import Recurring
 from service.settings import Settings
 from service.trial import Trial
 
@@ -47,9 +49,16 @@ class Releases:
         self._trials: dict[VariationRole, Trial] = {
             role: Trial(role, self._opened, self._settings, metrics) for role in VARIATION_ROLES
         }
-        self._watcher: asyncio.Task[None] | None = None
+        # Apart, because a large overlay takes its time to open, and a promotion or rollback must not wait for it.
+        self._recurring = [
+            self._recur("following the release pointer", self._look),
+            self._recur("following the overlays", self._look_at_overlays),
+        ]
         self._returning: asyncio.Task[None] | None = None
-        self._stopped = False
+
+    def _recur(self, what: str, work: Callable[[], Awaitable[None]]) -> Recurring:
+        every_s, retry_s = self._settings.poll_ms / 1000.0, self._settings.retry_max_ms / 1000.0
+        return Recurring(what, work, every_s=every_s, retry_s=retry_s)
 
     @property
     def refusal(self) -> Refusal | None:
@@ -85,42 +94,23 @@ class Releases:
         return {"refused": refused, **{role: trial.describe() for role, trial in self._trials.items()}}
 
     def start(self) -> None:
-        """Follow the pointer from now on, in a task of the running loop, until ``stop``."""
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
-        self._watcher.add_done_callback(self._watch_again)
+        """Follow the pointers from now on, in tasks of the running loop, until ``stop``."""
+        for recurring in self._recurring:
+            recurring.start()
 
     async def stop(self) -> None:
-        """Follow the pointer no longer, and close everything; called when no request is under way."""
-        self._stopped = True
-        tasks = [task for task in (self._watcher, self._returning) if task is not None]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        """Follow the pointers no longer, and close everything; called when no request is under way."""
+        for recurring in self._recurring:
+            await recurring.stop()
+        if self._returning is not None:
+            self._returning.cancel()
+            await asyncio.wait([self._returning])
         await self._follower.stop()
         for trial in self._trials.values():
             await trial.stop()
         self._current = self._previous = None
         await self._opened.stop()
         await self._pointer.close()
-
-    async def _watch(self) -> None:
-        while True:
-            await self._look()
-            await self._overlays.poll(self._opened.all(), served=self._current)
-            await asyncio.sleep(self._settings.poll_ms / 1000.0)
-
-    def _watch_again(self, watcher: asyncio.Task[None]) -> None:
-        """A fault of this program must not leave the service on an old release for ever without a word."""
-        if watcher.cancelled():
-            return
-        error = watcher.exception()
-        logger.error("following the release pointer failed; trying again", exc_info=error)
-        watcher.get_loop().call_later(self._settings.retry_max_ms / 1000.0, self._start_again)
-
-    def _start_again(self) -> None:
-        if not self._stopped:
-            self.start()
 
     async def poll(self) -> None:
         """Look at the pointer once, and return when what it names is served or refused."""
@@ -150,6 +140,10 @@ class Releases:
             for role, trial in self._trials.items():
                 trial.follow(pointer.variation(role))
         self._close_unneeded()
+
+    async def _look_at_overlays(self) -> None:
+        await self._overlays.follow_all(self._opened.all())
+        await self._overlays.report(self._current)
 
     def _serve(self, release: LoadedRelease) -> None:
         """Swap: from here on new requests get ``release``, those under way keep theirs."""
@@ -185,12 +179,17 @@ class Releases:
             self._metrics.refused.labels("release_invalid", "previous").inc()
 
     async def _return_to(self, previous: LoadedRelease) -> None:
-        """Serve the release before a damaged one, if its rows are still in Redis."""
-        try:
-            await self._opened.get(previous.key)
-        except (StoreError, ReleaseError) as error:
-            fields = {"release": previous.release, "detail": str(error)}
-            logger.warning("the release before cannot be served again", extra={"fields": fields})
-            return
-        if self._current is None and self._previous is previous:
-            self._serve(previous)
+        """Serve the release before a damaged one, as soon as the store answers and if its rows are still there."""
+        told = ""
+        while self._current is None and self._previous is previous:
+            try:
+                await self._opened.get(previous.key)
+            except (StoreError, ReleaseError) as error:
+                if str(error) != told:
+                    told = str(error)
+                    fields = {"release": previous.release, "detail": told}
+                    logger.warning("the release before cannot be served again", extra={"fields": fields})
+                await asyncio.sleep(self._settings.poll_ms / 1000.0)
+            else:
+                if self._current is None and self._previous is previous:
+                    self._serve(previous)

@@ -68,12 +68,13 @@ class ShadowScorer:
     def offer(self, release: LoadedRelease, query: Query, scored: Scored) -> None:
         """Take an answer of ``release`` perhaps: if there is a shadow, the lot falls on the answer, and there is room.
 
-        Only what the current release scored in full is taken, so that all comparisons are with the same.
+        Only what the current release scored in full is taken, so that all comparisons are with the same; and nothing
+        with ``item_features``, whose rows take milliseconds to compute, in which no request could be scored.
         """
         variation = self._trial.variation
         if self._trial.release is None or variation is None or random.random() >= variation.share:
             return
-        if scored.degraded is not None or self._releases.role_of(release) != "current":
+        if scored.degraded is not None or query.item_features or self._releases.role_of(release) != "current":
             return
         try:
             self._waiting.put_nowait(_Answered(query, scored, time.monotonic()))
@@ -121,14 +122,14 @@ class ShadowScorer:
         until = answered.at + _MAX_AGE_S
         await self._idle(until)
         store, query, ids = release.store, answered.query, answered.scored.candidate_ids
-        given = GivenFeatures(release.towers, query.user_features, query.item_features)
         users = await store.fetch_users([query.user_id], timeout_s=store.timeout_s)
+        stored = await store.fetch_items(ids, timeout_s=store.timeout_s)
+        await self._idle(until)
+        given = GivenFeatures(release.towers, query.user_features)
         user = users.raw if users.present[0] else given.user_row
         if user is None:
             user = release.fallback_user
-        stored = await store.fetch_items(ids, timeout_s=store.timeout_s)
-        computed = given.item_rows(ids, stored)
-        rows = CandidateRows(stored if computed is None else [*stored, computed], len(ids))
+        rows = CandidateRows(stored, len(ids))
         scores = np.empty(len(rows), dtype=np.float32)
         for start in range(0, len(rows), _BLOCK):
             await self._idle(until)

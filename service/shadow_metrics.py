@@ -24,7 +24,9 @@ class ShadowMetrics:
             return Histogram(f"ranktower_shadow_{name}", text, buckets=buckets, registry=registry)
 
         self._overlap = histogram(
-            "overlap", "Part of the first 100 candidates that shadow and current release share.", _SHARES
+            "overlap",
+            "Part of the first candidates that shadow and current release share: 100, or half of a shorter list.",
+            _SHARES,
         )
         self._correlation = histogram(
             "rank_correlation", "Spearman's rank correlation of shadow and current release.", (-0.5, 0.0, *_SHARES)
@@ -50,7 +52,8 @@ class ShadowMetrics:
 
     def observe(self, comparison: Comparison) -> None:
         """Count one comparison's results."""
-        self._overlap.observe(comparison.overlap)
+        if comparison.overlap is not None:
+            self._overlap.observe(comparison.overlap)
         if comparison.rank_correlation is not None:
             self._correlation.observe(comparison.rank_correlation)
         self._drift.observe(comparison.mean_difference)

@@ -220,11 +220,16 @@ class ReleaseStore:
         if self._local is not None:
             self._local.use_overlay(overlay, covered)
 
-    async def newest_overlay(self) -> OverlayPointer | None:
-        """The latest overlay whose rows the stores give; raises as ``fetch_both``, or ReleaseError."""
-        near = self._local.overlay.pointer if self._local is not None and self._local.overlay is not None else None
-        far = await self._redis.read_overlay_pointer() if self._redis is not None else None
-        return max((one for one in (near, far) if one is not None), key=lambda one: one.created_s, default=None)
+    async def served_overlay(self) -> OverlayPointer | None:
+        """The overlay whose rows all stores give, so the earlier of two, and None where a store has none; raises as
+        ``fetch_both``, or ReleaseError."""
+        pointers: list[OverlayPointer | None] = []
+        if self._local is not None:
+            pointers.append(self._local.overlay.pointer if self._local.overlay is not None else None)
+        if self._redis is not None:
+            pointers.append(await self._redis.read_overlay_pointer())
+        found = [pointer for pointer in pointers if pointer is not None]
+        return min(found, key=lambda pointer: pointer.created_s) if len(found) == len(pointers) else None
 
     async def close(self) -> None:
         """Close connections and files."""

@@ -12,19 +12,21 @@ import asyncio
 import math
 import time
 from bisect import bisect_right, insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Literal
 
 from service.budget import Deadline
-from service.costs import Costs
-from service.errors import ClientGoneError, DeadlineExceededError, ShedError
+from service.costs import Costs, OtherWork
+from service.errors import ClientGoneError, DeadlineExceededError, ServiceError, ShedError
 from service.metrics import Metrics
 from service.settings import OverloadSettings
 
 Pressure = Literal["budget", "load"]
+Reason = Literal["queue_full", "no_time", "long_wait"]
+"""Why a request is refused: too many wait; its budget would not suffice; without a budget, it would wait too long."""
 
 _key = attrgetter("key")
 _RATE = 0.1
@@ -43,6 +45,12 @@ class Demand:
     deadline: Deadline
     costs: Costs
     """Of the release that scores it."""
+    before: Mapping[OtherWork, int] = field(default_factory=dict)
+    """Work of its turn ahead of the scoring."""
+    after: Mapping[OtherWork, int] = field(default_factory=dict)
+    """Work of its turn behind the scoring."""
+    fetch_s: float = 0.0
+    """How long its rows may be on the way from another machine; others compute meanwhile."""
     is_low: bool = False
     """Of the lower class: after all others, and not the reason for which one of them gets less time."""
     is_gone: Callable[[], bool] = lambda: False
@@ -54,18 +62,25 @@ class Demand:
 class Ticket:
     """A request's place in the queue, and then its turn."""
 
-    __slots__ = ("_turns", "demand", "future", "is_ready", "key", "latest", "least_s", "pressure", "until", "waited_s")
+    __slots__ = (
+        "_turns", "after_s", "before_s", "demand", "future", "is_ready", "is_tried", "key", "latest", "least_s",
+        "pressure", "until", "waited_s",
+    )  # fmt: skip
 
     def __init__(self, turns: Turns, demand: Demand, now: float, number: int) -> None:
         """Use ``Turns.admit``."""
         self._turns = turns
         self.demand = demand
-        finite = demand.deadline.is_finite
+        finite, costs = demand.deadline.is_finite, demand.costs
         self.latest = demand.deadline.plan_at if finite else now + turns.max_wait_s
-        self.least_s = (demand.costs.least_s if finite else demand.costs.full_s)(demand.num_candidates)
+        self.before_s, self.after_s = costs.sum_s(demand.before), costs.sum_s(demand.after)
+        scoring = costs.least_line if finite else costs.full_line
+        self.least_s = self.before_s + scoring.seconds(demand.num_candidates) + self.after_s
         self.key = (demand.is_low, self.latest, number)
         self.future: asyncio.Future[None] | None = None
         self.is_ready = False
+        self.is_tried = False
+        """Whether it is scored even where that looks hopeless: a wrong estimate could else never be corrected."""
         self.waited_s = 0.0
         """How long it has waited for its turn."""
         self.until = math.inf
@@ -79,6 +94,7 @@ class Ticket:
         Raises:
             ClientGoneError: the client left while it waited.
             DeadlineExceededError: it waited too long to be done in time.
+            ShedError: it has no budget, and waited for as long as such a request may.
         """
         await self._turns.await_turn(self)
 
@@ -87,10 +103,31 @@ class Ticket:
         self._turns.give_back(self)
 
     async def breathe(self) -> None:
-        """In the middle of a long turn: let the loop look at its sockets. Raises ClientGoneError."""
+        """In the middle of a long turn: let the loop read its sockets, and admit or refuse what it reads.
+        ClientGoneError if the client has left."""
+        await asyncio.sleep(0)
+        self._turns.busy_since = time.perf_counter()
         await asyncio.sleep(0)
         if self.demand.is_gone():
             raise ClientGoneError("the client closed the connection")
+
+    def wake(self, error: Exception | None) -> None:
+        """End its waiting, with an error or for its turn."""
+        if self.future is not None and not self.future.done():  # else its task was cancelled, and ends its turn
+            if error is None:
+                self.future.set_result(None)
+            else:
+                self.future.set_exception(error)
+
+    def why_hopeless(self, now: float) -> ServiceError | None:
+        """Why it need not wait for its turn any longer; None if it should."""
+        if self.demand.is_gone():
+            return ClientGoneError("the client closed the connection")
+        if now + (0.0 if self.is_tried else self.least_s) > self.demand.deadline.at:
+            return DeadlineExceededError()
+        if now > self.latest and not self.demand.deadline.is_finite:
+            return self._turns.shed(self, "long_wait", "the request has waited for too long", retry_after_s=0.0)
+        return None
 
 
 class Turns:
@@ -124,12 +161,15 @@ class Turns:
         """A place in the queue, given back at the end of the block.
 
         Raises:
-            ShedError: the queue is full, or the request could not be done in time.
+            ShedError: the queue is full, or the request could not be done in time, or only at the cost of one that has
+                been admitted.
         """
         now = time.perf_counter()
         self._num_admitted += 1
         ticket = Ticket(self, demand, now, self._num_admitted)
-        if not self.is_idle:
+        if self.is_idle:
+            ticket.is_tried = True
+        else:
             self._refuse_hopeless(ticket, now)
         insort(self._waiting, ticket, key=_key)
         try:
@@ -137,26 +177,41 @@ class Turns:
         finally:
             if self._running is ticket:
                 self._end_turn()
-            else:
+            elif ticket in self._waiting:
                 self._waiting.remove(ticket)
 
     def _refuse_hopeless(self, ticket: Ticket, now: float) -> None:
         demand = ticket.demand
-        places = self._max_waiting // 2 if demand.is_low else self._max_waiting
-        before = self._waiting[: bisect_right(self._waiting, ticket.key, key=_key)]
-        wait_s = sum(other.least_s for other in before) + self._between_s * (len(before) + 1)
+        place = bisect_right(self._waiting, ticket.key, key=_key)
+        wait_s = self._between_s + sum(other.least_s + self._between_s for other in self._waiting[:place])
         if self._running is not None:
             wait_s += max(0.0, self._ends_at - now)
-        wait_s = max(wait_s, demand.costs.fetch_s(demand.num_candidates))
-        if len(self._waiting) >= places:
-            reason, text = "queue_full", f"{len(self._waiting)} requests are waiting"
-        elif now + wait_s + ticket.least_s > ticket.latest:
-            reason = "no_time" if demand.deadline.is_finite else "long_wait"
-            text = f"the request would wait {wait_s * 1e3:.1f} ms"
-        else:
-            return
-        self._metrics.count_shed(reason, time.perf_counter() - (demand.read_at or now))
-        raise ShedError(f"overloaded: {text}", reason, retry_after_s=wait_s)
+        done_at = now + max(wait_s, demand.fetch_s) + ticket.least_s
+        if len(self._waiting) >= (self._max_waiting // 2 if demand.is_low else self._max_waiting):
+            raise self.shed(ticket, "queue_full", f"{len(self._waiting)} requests are waiting", retry_after_s=wait_s)
+        if done_at > ticket.latest:
+            reason: Reason = "no_time" if demand.deadline.is_finite else "long_wait"
+            raise self.shed(ticket, reason, f"the request would wait {wait_s * 1e3:.1f} ms", retry_after_s=wait_s)
+        if self._would_spoil(ticket, place, done_at):
+            raise self.shed(ticket, "no_time", "others would come too late", retry_after_s=wait_s)
+
+    def _would_spoil(self, ticket: Ticket, place: int, done_at: float) -> bool:
+        """Whether one who is behind ``place`` and in time would come too late, with a newcomer there done at
+        ``done_at``."""
+        added_s = ticket.least_s + self._between_s
+        for other in self._waiting[place:]:
+            if other.demand.is_low and not ticket.demand.is_low:
+                return False
+            done_at += other.least_s + self._between_s
+            if other.demand.deadline.is_finite and done_at - added_s <= other.latest < done_at:
+                return True
+        return False
+
+    def shed(self, ticket: Ticket, reason: Reason, text: str, *, retry_after_s: float) -> ShedError:
+        """Count a refusal, and make its error."""
+        now = time.perf_counter()
+        self._metrics.count_shed(reason, now - (ticket.demand.read_at or now))
+        return ShedError(f"overloaded: {text}", retry_after_s=retry_after_s)
 
     async def await_turn(self, ticket: Ticket) -> None:
         """See ``Ticket.turn``."""
@@ -168,37 +223,28 @@ class Turns:
         now = time.perf_counter()
         ticket.waited_s += now - asked_at
         self._learn_between(now)
-        self._refuse_late(ticket, now)
         self.busy_since = now
-        self._give_time(ticket, now)
-
-    def _refuse_late(self, ticket: Ticket, now: float) -> None:
-        if ticket.demand.is_gone():
-            raise ClientGoneError("the client closed the connection")
-        if now + ticket.least_s > ticket.demand.deadline.at:
-            raise DeadlineExceededError
+        if ticket.demand.deadline.is_finite:
+            self._give_time(ticket, now)
 
     def _give_time(self, ticket: Ticket, now: float) -> None:
         """Set until when the ticket may score: its own deadline, or less where others would miss theirs."""
-        demand = ticket.demand
-        if not demand.deadline.is_finite:
-            return
-        answer_s = demand.costs.answer_s(demand.num_candidates)
-        allowed_s = ticket.latest - now - answer_s
-        pressure: Pressure = "budget"
-        num_candidates, other_work_s = demand.num_candidates, answer_s
+        other_work_s = ticket.before_s + ticket.after_s
+        allowed_s, pressure = ticket.latest - now - other_work_s, ticket.pressure
+        num_own = num_candidates = ticket.demand.num_candidates
         for other in self._waiting[:_LOOKAHEAD]:
-            if other.demand.is_low and not demand.is_low:
+            demand = other.demand
+            if demand.is_low and not ticket.demand.is_low:
                 break
-            num_candidates += other.demand.num_candidates
-            other_work_s += self._between_s + demand.costs.answer_s(other.demand.num_candidates)
-            if not other.demand.deadline.is_finite:
-                continue
-            share_s = (other.latest - now - other_work_s) * demand.num_candidates / max(num_candidates, 1)
-            if share_s < allowed_s:
+            if now + other.least_s > demand.deadline.at:
+                continue  # it is lost whatever this one does
+            num_candidates += demand.num_candidates
+            other_work_s += self._between_s + other.before_s + other.after_s
+            share_s = (other.latest - now - other_work_s) * num_own / max(num_candidates, 1)
+            if demand.deadline.is_finite and share_s < allowed_s:
                 allowed_s, pressure = share_s, "load"
-        ticket.until, ticket.pressure = now + allowed_s, pressure
-        self._ends_at = min(self._ends_at, ticket.until + answer_s)
+        ticket.until, ticket.pressure = now + ticket.before_s + allowed_s, pressure
+        self._ends_at = min(self._ends_at, ticket.until + ticket.after_s)
 
     def give_back(self, ticket: Ticket) -> None:
         """See ``Ticket.pause``."""
@@ -222,28 +268,27 @@ class Turns:
     def _open(self) -> None:
         self._is_opening = False
         self.busy_since = None
-        after = self._next_ready()
-        if after is None:
-            self._learn_between(time.perf_counter())
-        else:
-            self._wake(after)
+        now = time.perf_counter()
+        self._drop_hopeless(now)
+        ticket = next((one for one in self._waiting if one.is_ready), None)
+        if ticket is None:
+            self._learn_between(now)
+            return
+        self._waiting.remove(ticket)
+        self._running = ticket
+        costs = ticket.demand.costs
+        full_s = costs.full_line.seconds(ticket.demand.num_candidates)
+        self._ends_at = now + ticket.before_s + full_s + ticket.after_s  # until its time is known
+        ticket.wake(None)
+
+    def _drop_hopeless(self, now: float) -> None:
+        dropped = [(one, error) for one in self._waiting if one.is_ready and (error := one.why_hopeless(now))]
+        for ticket, error in dropped:
+            self._waiting.remove(ticket)
+            ticket.wake(error)
 
     def _learn_between(self, now: float) -> None:
         if self._ended_at is not None:  # else the loop had nothing to do meanwhile
             found_s = min(now - self._ended_at, _LARGEST_SURPRISE * self._between_s)
             self._between_s = max(self._between_s + _RATE * (found_s - self._between_s), _LEAST_BETWEEN_S)
             self._ended_at = None
-
-    def _next_ready(self) -> Ticket | None:
-        return next((ticket for ticket in self._waiting if ticket.is_ready), None)
-
-    def _wake(self, ticket: Ticket) -> None:
-        self._start(ticket)
-        if ticket.future is not None and not ticket.future.done():  # else its task was cancelled, and ends its turn
-            ticket.future.set_result(None)
-
-    def _start(self, ticket: Ticket) -> None:
-        self._waiting.remove(ticket)
-        self._running = ticket
-        demand = ticket.demand
-        self._ends_at = time.perf_counter() + demand.costs.full_s(demand.num_candidates)

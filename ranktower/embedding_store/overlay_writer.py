@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,9 +24,11 @@ from ranktower.embedding_store.overlay import (
     read_overlay_pointer,
 )
 from ranktower.embedding_store.table_writer import TableWriter
+from ranktower.file_lock import file_lock
 from ranktower.release import TABLES, Manifest, hash_files
 
 _BATCH_ROWS = 4096
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,10 @@ class NewRows:
 
 @contextmanager
 def alone_with_overlays(deltas: Path) -> Iterator[None]:
-    """Wait until no other process writes overlays in ``deltas``. The system gives the lock back however one ends."""
+    """Wait until no other process writes overlays in ``deltas``."""
     deltas.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(deltas, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with file_lock(deltas / _LOCK):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def current_overlay(deltas: Path, manifest: Manifest) -> Overlay | None:

@@ -228,6 +228,13 @@ class RedisWriter:
                 self._client.hset(self._progress_key, side, done)
             on_batch(len(ids))
 
+    def read_overlay_pointer(self) -> OverlayPointer | None:
+        """Which overlay's rows have been written, None where none have."""
+        key = overlay_key(self._manifest.model, self._manifest.release)
+        with store_errors(self._options):
+            content = self._client.get(key)
+        return None if content is None else OverlayPointer.from_bytes(content, source=key)
+
     def write_overlay_pointer(self, pointer: OverlayPointer) -> None:
         """Say which overlay's rows have been written."""
         with store_errors(self._options):

@@ -25,8 +25,8 @@ USER = "user-3"
 class SetLine(CostLine):
     """So many seconds a candidate, by which work moves the clock."""
 
-    def __init__(self, bench: Bench, per_candidate_s: float) -> None:
-        super().__init__(0.0, per_candidate_s / 1.2)  # the first estimates have a fifth on top
+    def __init__(self, bench: Bench, each_s: float) -> None:
+        super().__init__(0.0, each_s)
         self._bench = bench
         self.learned: list[int] = []
 
@@ -35,8 +35,11 @@ class SetLine(CostLine):
         self.learned.append(num_candidates)
         self._bench.now += self.seconds(num_candidates)
 
-    def change(self, per_candidate_s: float) -> None:
-        self._per_candidate_s = per_candidate_s / 1.2
+    def _height(self) -> float:
+        return 1.0
+
+    def change(self, each_s: float) -> None:
+        self._each_s = each_s
 
 
 class Bench:
@@ -48,7 +51,7 @@ class Bench:
         self.scorer = Scorer(built.folder, built.manifest, ["projected", "embedding"])
         self.full, self.maxsim, self.pooled = (SetLine(self, cost) for cost in (1.0, 0.1, 0.01))
         lines: dict[Any, CostLine] = {("full", kind): self.full for kind in ("projected", "embedding")}
-        lines |= {"maxsim": self.maxsim, "pooled": self.pooled, "answer": SetLine(self, 0.0)}
+        lines |= {"maxsim": self.maxsim, "pooled": self.pooled}
         self.anytime = Anytime(self.scorer, built.manifest.ladder, Costs(lines))
         self.table = LocalTable(built.folder / "items", built.manifest.layout("item"))
         self.user = LocalTable(built.folder / "users", built.manifest.layout("user")).fetch([USER]).raw
@@ -91,6 +94,19 @@ def test_with_enough_time_everything_is_scored_in_full(built: Any, seconds: floa
     np.testing.assert_array_equal(scores, bench.in_full(built.item_ids))
     assert bench.full.learned == [300]
     assert bench.maxsim.learned == []
+
+
+def test_with_just_enough_time_the_clock_is_looked_at_more_often_and_work_that_is_late_is_cut_short(built: Any) -> None:
+    bench = Bench(built)
+    ids = (built.item_ids * 4)[:BLOCK]
+    scores, reached = bench.run(ids, 1.1 * BLOCK)
+    assert reached is None
+    assert bench.full.learned == [STEP, STEP]
+    np.testing.assert_allclose(scores, np.tile(bench.in_full(built.item_ids), 4)[:BLOCK], atol=1e-5)
+    bench.full.learn = lambda num, seconds: bench.full.change(100.0)  # type: ignore[method-assign]
+    scores, reached = bench.run(ids, 1.1 * BLOCK)
+    assert reached is not None
+    assert (reached.level.level, reached.share, reached.was_cut_short) == ("maxsim", 0.5, True)
 
 
 def test_with_less_the_best_by_maxsim_are_scored_in_full_and_the_others_keep_its_order(built: Any) -> None:

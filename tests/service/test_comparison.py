@@ -45,7 +45,7 @@ def test_without_a_spread_there_is_no_rank_correlation() -> None:
     assert found.rank_correlation is None
     one = compare(scores(1), scores(2))
     assert one is not None
-    assert (one.overlap, one.rank_correlation, one.mean_difference) == (1.0, None, 1.0)
+    assert (one.overlap, one.rank_correlation, one.mean_difference) == (None, None, 1.0)
 
 
 def test_the_overlap_is_of_the_first_hundred() -> None:
@@ -54,6 +54,23 @@ def test_the_overlap_is_of_the_first_hundred() -> None:
     found = compare(served, other)
     assert found is not None
     assert found.overlap == pytest.approx(60 / 100)
+
+
+@pytest.mark.parametrize(("num_candidates", "k"), [(2, 1), (7, 3), (100, 50), (199, 99), (200, 100), (1000, 100)])
+def test_of_a_short_list_it_is_of_the_first_half(num_candidates: int, k: int) -> None:
+    served = np.arange(num_candidates, 0, -1, dtype=np.float32)
+    turned = compare(served, served[::-1].copy())
+    assert turned is not None
+    assert turned.overlap == 0  # the two halves have nothing in common
+    rotated = compare(served, np.roll(served, 1))  # one comes in front, and the k-th falls out
+    assert rotated is not None
+    assert rotated.overlap == pytest.approx((k - 1) / k)
+
+
+def test_what_neither_side_scores_is_no_part_of_the_list() -> None:
+    found = compare(scores(4, 3, 2, 1, *[NAN] * 300), scores(3, 4, 1, 2, *[NAN] * 300))
+    assert found is not None
+    assert found.overlap == 1.0  # of the first two
 
 
 def test_a_candidate_that_one_side_cannot_score_counts_in_the_overlap_alone() -> None:

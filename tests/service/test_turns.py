@@ -25,15 +25,21 @@ def make_turns(**settings: Any) -> Turns:
 
 
 def make_costs(full_s: float = 0.0, least_s: float = 0.0) -> Costs:
-    """Of a thousand candidates."""
+    """Of a thousand candidates; other work costs a second a thing."""
     lines: dict[Any, CostLine] = {("full", "projected"): CostLine(0.0, full_s / 1200)}
     lines |= {"maxsim": CostLine(0.0, least_s / 1200), "pooled": CostLine(0.0, least_s / 1200)}
-    return Costs(lines | {"answer": CostLine(0.0, 0.0)})
+    return Costs(lines | {work: CostLine(0.0, 1 / 1.2) for work in ("find", "answer")})
 
 
 def demand(budget_s: float = math.inf, *, costs: Costs | None = None, is_low: bool = False, **more: Any) -> Demand:
     at = time.perf_counter() + budget_s
-    return Demand(1000, Deadline(at), costs or make_costs(), is_low, **more)
+    return Demand(1000, Deadline(at), costs or make_costs(), is_low=is_low, **more)
+
+
+def shed(turns: Turns, reason: str) -> float:
+    """How many were refused for a reason."""
+    value = turns._metrics.registry.get_sample_value("ranktower_shed_total", {"reason": reason})
+    return value or 0.0
 
 
 async def work(turns: Turns, asked: Demand, log: list[Any], name: object, *, blocks_s: float = 0.0) -> Ticket:
@@ -49,7 +55,7 @@ async def test_one_at_a_time_and_the_earliest_deadline_first() -> None:
     turns, log = make_turns(), list[Any]()
     budgets = [math.inf, 30.0, 10.0, 20.0, math.inf, 5.0]
     await asyncio.gather(*(work(turns, demand(budget), log, budget) for budget in budgets))
-    # The first finds nobody there. A request without a budget may wait a second, so it comes before one with five.
+    # A request without a budget may wait a second, so it comes before one with five.
     assert log == [math.inf, math.inf, 5.0, 10.0, 20.0, 30.0]
     assert turns.is_idle
 
@@ -58,7 +64,7 @@ async def test_the_lower_class_comes_after_all_others() -> None:
     turns, log = make_turns(), list[Any]()
     jobs = [(5.0, True), (9.0, False), (1.0, True), (8.0, False), (7.0, False)]
     await asyncio.gather(*(work(turns, demand(budget, is_low=low), log, budget) for budget, low in jobs))
-    assert log == [5.0, 7.0, 8.0, 9.0, 1.0]
+    assert log == [7.0, 8.0, 9.0, 1.0, 5.0]
 
 
 async def test_the_loop_looks_at_its_sockets_between_two_turns() -> None:
@@ -88,10 +94,28 @@ async def test_a_request_that_could_not_be_done_in_time_is_refused_at_once() -> 
         # Two seconds of the running one and one of each of the three that wait.
         with pytest.raises(ShedError, match=r"^overloaded: the request would wait 500\d\.\d ms$") as refused:
             turns.admit(demand(5.9, costs=costs)).__enter__()
-        assert (refused.value.reason, refused.value.headers) == ("no_time", {"retry-after": "6"})
-        # Those behind it do not matter to one that is in a hurry.
-        stack.enter_context(turns.admit(demand(3.5, costs=costs)))
+        assert refused.value.headers == {"retry-after": "6"}
+        # One in a hurry could still be done, but the last of the three would come too late for it.
+        with pytest.raises(ShedError, match=r"^overloaded: others would come too late$"):
+            turns.admit(demand(3.5, costs=costs)).__enter__()
+        assert shed(turns, "no_time") == 2
+        # The lower class has no such claim.
+        stack.enter_context(turns.admit(demand(6.5, costs=costs, is_low=True)))
+        stack.enter_context(turns.admit(demand(6.2, costs=costs)))
     assert turns.is_idle
+
+
+async def test_work_around_the_scoring_and_rows_on_their_way_count_at_the_door() -> None:
+    turns, costs = make_turns(), make_costs(least_s=1.0)
+    with contextlib.ExitStack() as stack:
+        running = stack.enter_context(turns.admit(demand(9.0, costs=costs, before={"find": 2}, after={"answer": 1})))
+        await running.turn()
+        # Three seconds around the first one's scoring, one of scoring, two around it.
+        with pytest.raises(ShedError):
+            turns.admit(demand(5.9, costs=costs, before={"find": 1}, after={"answer": 1})).__enter__()
+        stack.enter_context(turns.admit(demand(6.1, costs=costs, before={"find": 1}, after={"answer": 1})))
+        with pytest.raises(ShedError):
+            turns.admit(demand(20.0, costs=costs, fetch_s=19.5)).__enter__()
 
 
 async def test_without_a_budget_a_request_is_refused_only_for_a_long_wait() -> None:
@@ -104,7 +128,8 @@ async def test_without_a_budget_a_request_is_refused_only_for_a_long_wait() -> N
         # It is never scored at a lower level, so it would be done after three seconds.
         with pytest.raises(ShedError) as refused:
             turns.admit(demand(costs=costs)).__enter__()
-    assert refused.value.reason == "long_wait"
+    assert refused.value.headers == {"retry-after": "3"}
+    assert shed(turns, "long_wait") == 1
 
 
 async def test_the_queue_is_bounded_and_half_of_it_for_the_lower_class() -> None:
@@ -116,7 +141,8 @@ async def test_the_queue_is_bounded_and_half_of_it_for_the_lower_class() -> None
             stack.enter_context(turns.admit(demand(is_low=is_low)))
         with pytest.raises(ShedError, match=r"^overloaded: 2 requests are waiting$") as refused:
             turns.admit(demand(is_low=True)).__enter__()
-        assert (refused.value.reason, refused.value.headers) == ("queue_full", {"retry-after": "1"})
+        assert refused.value.headers == {"retry-after": "1"}
+        assert shed(turns, "queue_full") == 1
         for _ in range(2):
             stack.enter_context(turns.admit(demand()))
         with pytest.raises(ShedError):
@@ -165,7 +191,7 @@ async def test_the_lower_class_leaves_time_to_all_others() -> None:
 
 async def test_who_waited_too_long_to_be_done_is_not_begun() -> None:
     turns, log, costs = make_turns(), list[Any](), make_costs(full_s=0.01, least_s=0.01)
-    blocking = work(turns, demand(costs=costs), log, "first", blocks_s=0.2)
+    blocking = work(turns, demand(0.09, costs=costs), log, "first", blocks_s=0.2)
     late = work(turns, demand(0.1, costs=costs), log, "late")
     _, found = await asyncio.gather(blocking, late, return_exceptions=True)
     assert isinstance(found, DeadlineExceededError)
@@ -177,13 +203,15 @@ async def test_who_waited_too_long_to_be_done_is_not_begun() -> None:
 async def test_a_client_that_left_costs_nothing_more(leaves: str) -> None:
     turns, log = make_turns(), list[Any]()
     if leaves == "while it waits":
-        first, gone = work(turns, demand(), log, 1), work(turns, demand(is_gone=lambda: True), log, 2)
-        _, error = await asyncio.gather(first, gone, return_exceptions=True)
+        first, second = work(turns, demand(), log, 1), work(turns, demand(is_gone=lambda: True), log, 2)
+        _, error = await asyncio.gather(first, second, return_exceptions=True)
         assert isinstance(error, ClientGoneError)
         assert log == [1]
     else:
-        with turns.admit(demand(is_gone=lambda: True)) as ticket:
+        gone = False
+        with turns.admit(demand(is_gone=lambda: gone)) as ticket:
             await ticket.turn()
+            gone = True
             with pytest.raises(ClientGoneError):
                 await ticket.breathe()
     assert turns.is_idle
@@ -192,7 +220,8 @@ async def test_a_client_that_left_costs_nothing_more(leaves: str) -> None:
 async def test_a_cancelled_request_leaves_the_queue_to_the_next() -> None:
     turns, log = make_turns(), list[Any]()
     tasks = [asyncio.create_task(work(turns, demand(), log, number)) for number in range(4)]
-    await asyncio.sleep(0)  # the first has had its turn, the second is about to get the next
+    while log != [0]:
+        await asyncio.sleep(0)
     tasks[1].cancel()
     tasks[2].cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -263,3 +292,74 @@ async def test_every_turn_comes_whatever_the_order_of_arrival_and_leaving() -> N
     await asyncio.wait_for(asyncio.gather(*map(request, range(200))), timeout=20)
     assert sorted(log) == list(range(200))
     assert turns.is_idle
+
+
+async def test_those_who_came_in_one_round_share_the_time_from_the_first_turn_on() -> None:
+    turns, untils = make_turns(), list[float]()
+
+    async def request() -> None:
+        with turns.admit(demand(12.0)) as ticket:
+            await ticket.turn()
+            untils.append(ticket.until - time.perf_counter())
+
+    await asyncio.gather(*(request() for _ in range(4)))
+    assert untils[0] == pytest.approx(3.0, abs=0.05)
+    assert untils[-1] == pytest.approx(12.0, abs=0.05)
+
+
+async def test_one_that_is_lost_anyway_takes_no_time_from_others() -> None:
+    turns, costs = make_turns(), make_costs(least_s=5.0)
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(turns.admit(demand(12.0)))
+        # Admitted in time, its rows are still on their way, and by now it cannot be done any more.
+        late = stack.enter_context(turns.admit(demand(14.0, costs=costs)))
+        late.demand.deadline.at = late.latest = time.perf_counter() + 3.0
+        await first.turn()
+        assert first.until - time.perf_counter() == pytest.approx(12.0, abs=0.05)
+        assert first.pressure == "budget"
+
+
+@pytest.mark.parametrize("why", ["the client left", "the deadline passed", "it waited for longer than it may"])
+async def test_one_of_the_lower_class_need_not_get_a_turn_to_be_told(why: str) -> None:
+    """While others always come before it."""
+    turns, log, gone = make_turns(max_wait_ms=60), list[Any](), [False]
+    budget_s = 0.06 if why == "the deadline passed" else math.inf
+    low = asyncio.create_task(
+        work(turns, demand(budget_s, is_low=True, is_gone=lambda: gone[0]), log, "low"),
+    )
+    running = True
+
+    async def others() -> None:
+        while running:
+            await work(turns, demand(60.0), log, "other", blocks_s=0.002)
+
+    busy = [asyncio.create_task(others()) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    gone[0] = why == "the client left"
+    expected = {"the client left": ClientGoneError, "the deadline passed": DeadlineExceededError}.get(why, ShedError)
+    with pytest.raises(expected):
+        await low
+    running = False
+    await asyncio.gather(*busy)
+    assert "low" not in log
+    assert turns.is_idle
+
+
+async def test_in_a_long_turn_the_time_of_arrival_is_that_of_the_last_breath() -> None:
+    turns = make_turns()
+    with turns.admit(demand()) as ticket:
+        await ticket.turn()
+        began = turns.busy_since
+        await ticket.breathe()
+        assert began is not None
+        assert turns.busy_since is not None
+        assert turns.busy_since > began
+
+
+async def test_what_the_loop_does_between_two_turns_is_forgotten_when_it_does_less() -> None:
+    turns = make_turns()
+    turns._between_s = 1.0
+    for _ in range(100):
+        await work(turns, demand(), [], None)
+        await asyncio.sleep(0.001)
+    assert turns._between_s < 0.01

@@ -22,7 +22,6 @@ from service_run import (
     Release,
     Running,
     add_core_options,
-    make_bodies,
     open_reference,
     reference,
     running,
@@ -30,6 +29,8 @@ from service_run import (
     stage_microseconds,
     take_cores,
 )
+
+from offline.bench.requests import random_requests
 
 STAGES = ("parse", "fetch", "score", "serialize")
 _CONNECTIONS = 4
@@ -72,7 +73,7 @@ def main() -> None:
 
 
 def _measure(release: Release, cores: Cores, seconds: int) -> dict[str, float]:
-    bodies = make_bodies(release, num_candidates=1000, num_requests=_NUM_REQUESTS)
+    bodies = random_requests(release.folder, num_candidates=1000, num_bodies=_NUM_REQUESTS).bodies
     for path in sorted(release.folder.rglob("*.bin")) + sorted(release.folder.rglob("*.npy")):
         _read(path)
     with running(release, SETUPS["local"], {cores.server}) as service:

@@ -14,7 +14,9 @@ from typing import Any
 import load
 from redis_run import fill_redis, redis_server
 from result_file import write_result
-from service_run import SETUPS, Cores, Release, add_core_options, make_bodies, reference, running, say, take_cores
+from service_run import SETUPS, Cores, Release, add_core_options, reference, running, say, take_cores
+
+from offline.bench.requests import random_requests
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1)
 NAMES = ("local", "Redis")
@@ -31,7 +33,7 @@ def main() -> None:
     options = parser.parse_args()
     cores = take_cores(options)
     release = reference(SETUPS["local"], num_users=options.rows, num_items=options.rows)
-    bodies = make_bodies(release, num_candidates=options.candidates, num_requests=400)
+    bodies = random_requests(release.folder, num_candidates=options.candidates, num_bodies=400).bodies
     with redis_server() as redis:
         fill_redis(release, redis.url)
         figures = {name: _measure(name, release, cores, redis.url, (bodies, options.seconds)) for name in NAMES}

@@ -41,11 +41,11 @@ from ranktower.release import (
     TOWERS,
     Manifest,
     Shape,
-    hash_files,
     release_id,
     release_tag,
     write_manifest,
 )
+from ranktower.verification import hash_files
 
 MODEL = "reference"
 _FIELD = FieldEncoder("group", "categorical", vocabulary=tuple(map(str, range(100))))

@@ -27,7 +27,6 @@ from service_run import (
     Release,
     Running,
     add_core_options,
-    make_bodies,
     process_cpu_s,
     reference,
     running,
@@ -37,6 +36,7 @@ from service_run import (
 )
 from timing import in_turns
 
+from offline.bench.requests import random_requests
 from ranktower.embedding_store.codec import SIDES, Side
 from ranktower.embedding_store.local import LocalTable
 from ranktower.release import TABLES
@@ -85,7 +85,7 @@ def _measure(
     setup = SETUPS[name]
     with running(release, setup, {cores.server}, redis_url=redis.url) as service:
         for size in CANDIDATES:
-            bodies = make_bodies(release, num_candidates=size, num_requests=_REQUESTS[size])
+            bodies = random_requests(release.folder, num_candidates=size, num_bodies=_REQUESTS[size]).bodies
             load.closed_loop(service.address, bodies, connections=1, seconds=1, cores={cores.generator})
             yield size, _one_run(service, bodies, redis if setup.in_redis else None, cores, seconds)
 
@@ -129,7 +129,7 @@ def _rest(figures: dict[str, Any], name: str, size: str) -> dict[str, float]:
 def _split_fetch(release: Release, size: int, repeats: int) -> dict[str, float]:
     """Median microseconds of the ids' rows being found, and of the rows being taken and their tags checked."""
     tables = {side: LocalTable(release.folder / TABLES[side], release.manifest.layout(side)) for side in SIDES}
-    requests = make_bodies(release, num_candidates=size, num_requests=min(repeats, 200))
+    requests = random_requests(release.folder, num_candidates=size, num_bodies=min(repeats, 200)).bodies
     found: dict[Side, tuple[NDArray[np.int64], NDArray[np.bool_]]] = {}
 
     def sweep(turn: int) -> None:

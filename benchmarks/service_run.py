@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import numpy as np
-import orjson
-from reference_release import MODEL, build_reference_release, served, stored_ids
+from reference_release import MODEL, build_reference_release, served
 
 from ranktower.embedding_store.codec import RowDtype, RowKind, Side
 from ranktower.registry import Registry
@@ -136,25 +134,6 @@ def _sources_hash() -> str:
     for path in sorted(paths):
         found.update(path.read_bytes())
     return found.hexdigest()[:16]
-
-
-def make_bodies(release: Release, *, num_candidates: int, num_requests: int) -> list[bytes]:
-    """Requests: a random user, random items, none twice in a request."""
-    generator = np.random.default_rng(0)
-    sides: tuple[Side, ...] = ("user", "item")
-    users, items = (stored_ids(release.root, side, release.manifest) for side in sides)
-
-    def one() -> bytes:
-        user = users[generator.integers(len(users))]
-        chosen = items[generator.choice(len(items), num_candidates, replace=False)].tolist()
-        candidates = [_text(candidate) for candidate in chosen]
-        return orjson.dumps({"user_id": _text(user.item()), "candidate_ids": candidates})
-
-    return [one() for _ in range(num_requests)]
-
-
-def _text(one: bytes | int) -> str | int:
-    return one.decode() if isinstance(one, bytes) else one
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,13 @@ from service_run import (
     Release,
     Running,
     add_core_options,
-    make_bodies,
     reference,
     running,
     say,
     take_cores,
 )
+
+from offline.bench.requests import random_requests
 
 CONNECTIONS = (1, 4, 16)
 WORKERS = (1, 2)
@@ -74,7 +75,7 @@ class Bench:
         self, release: Release, name: str, used: set[int], *, redis_url: str | None = None, workers: int = 1
     ) -> dict[str, Found]:
         """Figures by the number of connections, of one service that is started for it on the cores ``used``."""
-        bodies = make_bodies(release, num_candidates=self._num_candidates, num_requests=400)
+        bodies = random_requests(release.folder, num_candidates=self._num_candidates, num_bodies=400).bodies
         with running(release, SETUPS[name], used, redis_url=redis_url, workers=workers) as service:
             self._load(service, bodies, 4, 1)
             return {str(number): self._load(service, bodies, number, self._seconds) for number in CONNECTIONS}

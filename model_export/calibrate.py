@@ -27,9 +27,10 @@ from ranktower.embedding_store.codec import RowDtype
 from ranktower.embedding_store.durable import write_file
 from ranktower.errors import ConfigError
 from ranktower.ladder import LADDER_FILE, Ladder, LadderLevel
-from ranktower.release import content_hash, export_name, hash_file
+from ranktower.release import export_name
 from ranktower.training.evaluation import ModelScorer, encode_rows
-from ranktower.training.run import TrainedRun, load_run
+from ranktower.training.run import TrainedRun, load_run_and_data
+from ranktower.verification import content_hash, hash_file
 
 Rows = NDArray[np.int64]
 
@@ -83,10 +84,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--shares", type=float, nargs="*", default=default.shares, help="scored in full, falling")
     given = parser.parse_args(argv)
     options = CalibrateOptions(given.max_users, given.candidates, given.k, tuple(given.shares))
-    run, dataset = load_run(given.run), PreparedDataset.load(given.data)
-    if dataset.data_id != run.data_id:
-        raise ConfigError(f"{given.data}: data_id {dataset.data_id[:12]}, the run was trained on {run.data_id[:12]}")
-    calibrate(run, dataset, given.export, options)
+    calibrate(*load_run_and_data(given.run, given.data), given.export, options)
     return 0
 
 

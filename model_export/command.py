@@ -14,8 +14,7 @@ from model_export.calibrate import CalibrateOptions, TooFewUsersError, calibrate
 from model_export.export import export_model, read_description
 from model_export.parity import RealRows
 from ranktower.data.dataset import PreparedDataset
-from ranktower.errors import ConfigError
-from ranktower.training.run import TrainedRun, load_run
+from ranktower.training.run import TrainedRun, load_run_and_data
 from ranktower.training.tensors import side_features
 
 # Real rows of each side in the parity check: every user against every item.
@@ -31,9 +30,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--no-ladder", action="store_true", help="leave 'ranktower calibrate' out")
     options = parser.parse_args(argv)
     started = time.monotonic()
-    run, dataset = load_run(options.run), PreparedDataset.load(options.data)
-    if dataset.data_id != run.data_id:
-        raise ConfigError(f"{options.data}: data_id {dataset.data_id[:12]}, the run was trained on {run.data_id[:12]}")
+    run, dataset = load_run_and_data(options.run, options.data)
     description = read_description(options.out)
     if description is not None and description["run_id"] == run.run_id:
         told = "of this very run already"

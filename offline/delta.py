@@ -12,14 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from offline.exported import tower_rows
 from offline.redis_target import add_redis_options, redis_options
+from offline.row_bar import row_bar
 from ranktower.data.encoder import EncodedFeatures, FeatureEncoder, SideEncoder
 from ranktower.data.feature_spec import Feature
 from ranktower.data.fit import table_columns
@@ -38,7 +37,8 @@ from ranktower.embedding_store.redis import RedisWriter
 from ranktower.embedding_store.redis_client import RedisOptions
 from ranktower.errors import ConfigError, ReleaseError
 from ranktower.registry import Registry, hold_release
-from ranktower.release import FEATURES, TOWERS, Manifest, check_model_name, read_manifest, verify_files
+from ranktower.release import FEATURES, TOWERS, Manifest, check_model_name, read_manifest
+from ranktower.verification import verify_files
 
 _REDIS_BATCH_ROWS = 1000
 
@@ -172,7 +172,7 @@ def _changed(
     compute = tower_rows(folder, side, rows.features, layout)
     ids: list[str] = []
     parts = [np.empty((0, layout.row_size), dtype=np.uint8)]
-    with _bar(f"delta {side}s", len(rows)) as bar:
+    with row_bar(f"delta {side}s", len(rows)) as bar:
         for start in range(0, len(rows), batch_rows):
             positions = np.arange(start, min(start + batch_rows, len(rows)))
             raw = layout.encode(compute(positions))
@@ -213,7 +213,7 @@ def _copy_to_redis(
         if is_behind and overlay is not None and side in overlay.tables:
             wanted = list(dict.fromkeys([*wanted, *overlay.tables[side].ids_at(slice(None))]))
         row_size = manifest.redis_layout(side).row_size
-        with _bar(f"redis {side}s", len(wanted)) as bar:
+        with row_bar(f"redis {side}s", len(wanted)) as bar:
             for start in range(0, len(wanted), _REDIS_BATCH_ROWS):
                 ids = wanted[start : start + _REDIS_BATCH_ROWS]
                 # A row's beginning is the row of its embedding alone.
@@ -222,10 +222,6 @@ def _copy_to_redis(
                 bar.update(len(ids))
     if overlay is not None:
         writer.write_overlay_pointer(overlay.pointer)
-
-
-def _bar(name: str, total: int) -> tqdm[Any]:
-    return tqdm(total=total, desc=name, unit="row", unit_scale=True, disable=None)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -20,7 +20,7 @@ from ranktower.training.evaluation import (
     evaluate,
     popularity_scorer,
 )
-from ranktower.training.run import TrainedRun, load_run, read_metrics, write_metrics
+from ranktower.training.run import TrainedRun, load_run_and_data, read_metrics, write_metrics
 
 
 def main(argv: Sequence[str]) -> int:
@@ -37,9 +37,7 @@ def main(argv: Sequence[str]) -> int:
     if options.k < 1 or (options.max_users is not None and options.max_users < 1):
         raise ConfigError(f"--k and --max-users must be at least 1, got {options.k} and {options.max_users}")
     started = time.monotonic()
-    run, dataset = load_run(options.run), PreparedDataset.load(options.data)
-    if dataset.data_id != run.data_id:
-        raise ConfigError(f"{options.data}: data_id {dataset.data_id[:12]}, the run was trained on {run.data_id[:12]}")
+    run, dataset = load_run_and_data(options.run, options.data)
     chosen = EvaluationOptions(split=options.split, k=options.k, max_users=options.max_users, seed=options.seed)
     # What the figures depend on; a second evaluation of the same is read, not computed.
     asked = {"run_id": run.run_id, **asdict(chosen)}

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,18 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from offline.delta import main as delta
 from offline.exported import ExportedModel, read_export, release_files, tower_rows
-from offline.redis_target import add_redis_options, redis_options
+from offline.redis_target import add_redis_options, copy_to_redis, redis_options
+from offline.row_bar import row_bar
 from ranktower.data.dataset import PreparedDataset
 from ranktower.data.dataset import Side as DatasetSide
 from ranktower.embedding_store.codec import RowDtype, RowKind, RowLayout, Side
 from ranktower.embedding_store.faiss_index import build_index, pooled_vectors
 from ranktower.embedding_store.local import LocalTable, write_fallback_user
-from ranktower.embedding_store.redis import RedisWriter
-from ranktower.embedding_store.redis_client import RedisOptions
 from ranktower.embedding_store.table_writer import write_table
 from ranktower.errors import ConfigError, ReleaseError
 from ranktower.ladder import LADDER_FILE
@@ -39,14 +37,13 @@ from ranktower.release import (
     TABLES,
     Manifest,
     check_model_name,
-    content_hash,
-    hash_files,
     is_release_id,
     read_manifest,
     release_id,
     release_tag,
     write_manifest,
 )
+from ranktower.verification import content_hash, hash_files
 
 if TYPE_CHECKING:
     from ranktower.training.run import TrainedRun
@@ -104,14 +101,11 @@ def read_inputs(run_folder: Path, export_folder: Path, data_folder: Path) -> Inp
     Raises:
         ConfigError: one is missing or damaged, or they are not of one training run.
     """
-    from ranktower.training.run import load_run  # here and in _make, because --delta needs no torch
+    from ranktower.training.run import load_run_and_data  # here and in _make, because --delta needs no torch
 
-    run, exported = load_run(run_folder), read_export(export_folder)
-    dataset = PreparedDataset.load(data_folder)
+    (run, dataset), exported = load_run_and_data(run_folder, data_folder), read_export(export_folder)
     if exported.run_id != run.run_id:
         raise ConfigError(f"{export_folder}: exported from run {exported.run_id}, {run_folder} is run {run.run_id}")
-    if dataset.data_id != run.data_id:
-        raise ConfigError(f"{data_folder}: data_id {dataset.data_id[:12]}, the run was trained on {run.data_id[:12]}")
     return Inputs(run, exported, dataset)
 
 
@@ -194,18 +188,6 @@ def _alone_in(staging: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def copy_to_redis(folder: Path, manifest: Manifest, options: RedisOptions) -> None:
-    """All rows of a release into Redis; the key that makes them complete comes last."""
-    with RedisWriter(options, manifest) as writer:
-        if writer.is_complete():
-            return
-        for side, name in TABLES.items():
-            table = LocalTable(folder / name, manifest.layout(side))
-            with _bar(f"redis {name}", len(table)) as bar:
-                writer.write_table(side, table, on_batch=_advance(bar))
-        writer.finish()
-
-
 def _find_or_name(inputs: Inputs, registry: Registry, model: str, rows: RowFormat) -> tuple[str, datetime]:
     """The release of these very inputs, published or begun before, or a new name."""
     used = {*release_files(rows.dtype).values(), LADDER_FILE}
@@ -253,14 +235,14 @@ def _draft(inputs: Inputs, model: str, release: str, created: datetime, rows: Ro
 def _write_side(
     folder: Path, exported: ExportedModel, side: Side, rows: DatasetSide, layout: RowLayout, *, batch_rows: int
 ) -> None:
-    with _bar(f"precompute {side}s", len(rows)) as bar:
+    with row_bar(f"precompute {side}s", len(rows)) as bar:
         write_table(
             folder,
             rows.ids,
             tower_rows(exported.folder, side, rows.features, layout),
             layout,
             batch_size=batch_rows,
-            on_batch=_advance(bar),
+            on_batch=bar.update,
         )
 
 
@@ -268,17 +250,6 @@ def _write_index(staging: Path, items: LocalTable, layout: RowLayout, *, batch_r
     """Row numbers of the index are those of the table: both stand in the order of the ids."""
     vectors = [pooled_vectors(layout.decode(raw)["embedding"]) for _, raw in items.batches(batch_rows)]
     build_index(staging / RETRIEVAL_INDEX, np.concatenate(vectors))
-
-
-def _advance(bar: tqdm[Any]) -> Callable[[int], None]:
-    def advance(num_rows: int) -> None:
-        bar.update(num_rows)
-
-    return advance
-
-
-def _bar(name: str, total: int) -> tqdm[Any]:
-    return tqdm(total=total, desc=name, unit="row", unit_scale=True, disable=None)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,16 +1,21 @@
-"""The options by which a job also writes to Redis. Its URL comes from the environment alone: it may hold a password."""
+"""How a job also writes to Redis. Its URL comes from the environment alone: it may hold a password."""
 
 from __future__ import annotations
 
 import argparse
 import os
 from collections.abc import Callable
+from pathlib import Path
 
+from offline.row_bar import row_bar
+from ranktower.embedding_store.local import LocalTable
+from ranktower.embedding_store.redis import RedisWriter
 from ranktower.embedding_store.redis_client import RedisOptions
 from ranktower.embedding_store.redis_releases import check_complete, write_pointer
 from ranktower.errors import ConfigError, RankTowerError
 from ranktower.pointer import Pointer
 from ranktower.registry import Registry
+from ranktower.release import TABLES, Manifest
 
 REDIS_URL = "RANKTOWER_STORE__REDIS_URL"
 
@@ -33,6 +38,18 @@ def redis_options(options: argparse.Namespace) -> RedisOptions | None:
     if not url:
         raise ConfigError(f"--store redis: {REDIS_URL} is not set")
     return RedisOptions(url, cluster=options.redis_cluster)
+
+
+def copy_to_redis(folder: Path, manifest: Manifest, options: RedisOptions) -> None:
+    """All rows of a release into Redis; the key that makes them complete comes last."""
+    with RedisWriter(options, manifest) as writer:
+        if writer.is_complete():
+            return
+        for side, name in TABLES.items():
+            table = LocalTable(folder / name, manifest.layout(side))
+            with row_bar(f"redis {name}", len(table)) as bar:
+                writer.write_table(side, table, on_batch=bar.update)
+        writer.finish()
 
 
 def move_pointer(

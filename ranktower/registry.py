@@ -24,8 +24,8 @@ from ranktower.release import (
     is_model_name,
     is_release_id,
     read_manifest,
-    verify_release,
 )
+from ranktower.verification import verify_release
 
 POINTER = "current"
 STAGING = ".staging"
@@ -113,7 +113,7 @@ class Registry:
         with self._proven(model, before.previous[0]), self.lock(model):
             pointer = self._require_pointer(model)
             if pointer.previous[:1] != before.previous[:1]:
-                raise ReleaseError(f"model {model!r}: the pointer moved to {pointer.release} meanwhile; nothing is done")
+                raise ReleaseError(f"model {model!r}: the pointer has moved to {pointer.release} meanwhile")
             pointer = pointer.rolled_back()
             self.write_pointer(model, pointer)
         return pointer

@@ -145,17 +145,18 @@ class _Collection:
 
 @contextmanager
 def _alone_with(folder: Path) -> Iterator[bool]:
-    """Whether no process holds the release; if so, none can until the end of the block. On a file system without
-    locks, where none can hold it at all, always."""
+    """Whether no process holds the release; if so, none can until the end of the block.
+
+    On a file system without locks none can hold it at all: there, only ``keep`` protects what a service has open.
+    """
     with (folder / MANIFEST).open("r+b") as file:  # to be written to, or NFS gives no exclusive lock
+        alone = True
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             alone = False
         except OSError:
-            alone = True
-        else:
-            alone = True
+            pass
         yield alone
 
 

@@ -14,7 +14,8 @@ from ranktower.embedding_store.codec import RowKind
 from ranktower.embedding_store.local import read_fallback_user
 from ranktower.errors import ReleaseError
 from ranktower.registry import Registry, hold_release
-from ranktower.release import Manifest, verify_release
+from ranktower.release import Manifest
+from ranktower.verification import verify_release
 from service.anytime import Anytime
 from service.golden import check_golden
 from service.onnx import ONNX_ERRORS

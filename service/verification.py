@@ -23,7 +23,8 @@ from pathlib import Path
 from ranktower.embedding_store.durable import write_file
 from ranktower.errors import ReleaseError
 from ranktower.registry import Registry
-from ranktower.release import Manifest, UnreadableError, large_files, verify_files
+from ranktower.release import Manifest
+from ranktower.verification import UnreadableError, large_files, verify_files
 from service.settings import SHARED_FOLDER_ENV, ReleaseSettings
 
 logger = logging.getLogger(__name__)

@@ -28,9 +28,10 @@ from ranktower.data.prepare import PrepareOptions, prepare
 from ranktower.data.simulator import SimulatorOptions, simulate
 from ranktower.embedding_store.codec import RowLayout
 from ranktower.registry import Registry
-from ranktower.release import Manifest, hash_files, release_tag, write_manifest
+from ranktower.release import Manifest, release_tag, write_manifest
 from ranktower.training.config import TrainConfig
 from ranktower.training.run import RunFolder
+from ranktower.verification import hash_files
 
 START_TIMEOUT_S = 30.0
 

@@ -22,10 +22,11 @@ import torch
 from ranktower.data.dataset import PreparedDataset
 from ranktower.errors import ReleaseError
 from ranktower.registry import Registry
-from ranktower.release import read_manifest, verify_release
+from ranktower.release import read_manifest
 from ranktower.training.config import TrainConfig
 from ranktower.training.run import load_run
 from ranktower.training.tensors import side_features
+from ranktower.verification import verify_release
 
 MODEL = "films"
 

@@ -81,7 +81,8 @@ def offer(
         cores: of the generator; those of this process where empty.
 
     Raises:
-        RankTowerError: nothing listens on the endpoint, or the answers are not HTTP/1.1 of a known length.
+        RankTowerError: nothing listens on the endpoint, the answers are not HTTP/1.1 of a known length, or the
+            generator does not come to an end.
     """
     if not bodies or any(b"\n" in body or b"\r" in body for body in bodies):
         raise ValueError("bodies: needs at least one, and none with a line break")
@@ -95,14 +96,16 @@ def offer(
         (folder / JOB_FILE).write_text(json.dumps(job), encoding="utf-8")
         (folder / BODIES_FILE).write_bytes(b"\n".join(bodies))
         np.save(folder / SCHEDULE_FILE, schedule)
-        # Killed when it takes far longer than it should, or when we are interrupted.
-        finished = subprocess.run(
-            [sys.executable, "-m", "offline.bench.open_loop", name],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=float(schedule[-1]) + ANSWER_TIMEOUT_S + _START_TIMEOUT_S,
-        )
-        if finished.returncode != 0:
-            raise RankTowerError(f"the load generator failed: {finished.stderr.strip()}")
+        _generate(name, timeout_s=float(schedule[-1]) + ANSWER_TIMEOUT_S + _START_TIMEOUT_S)
         return Answers.load(folder / ANSWERS_FILE)
+
+
+def _generate(folder: str, *, timeout_s: float) -> None:
+    """Run the generator; it is killed when it takes far longer than it should, or when we are interrupted."""
+    command = [sys.executable, "-m", "offline.bench.open_loop", folder]
+    try:
+        finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        raise RankTowerError(f"the load generator was killed: not at its end after {timeout_s:.0f} s") from None
+    if finished.returncode != 0:
+        raise RankTowerError(f"the load generator failed: {finished.stderr.strip()}")

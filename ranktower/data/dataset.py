@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from ranktower.data.encoder import EncodedFeatures, FeatureEncoder, SideEncoder
 from ranktower.data.feature_spec import FeatureSpec
-from ranktower.data.tables import SPEC_FILE, staged_folder
+from ranktower.data.staged_folder import staged_folder
+from ranktower.data.tables import SPEC_FILE
 from ranktower.errors import ConfigError, DataError
 
 FORMAT_VERSION = 1

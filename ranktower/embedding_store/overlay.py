@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ranktower.embedding_store.codec import RowLayout, Rows, Side
 from ranktower.embedding_store.local import IDS_FILE, ROWS_FILE, SLOTS_FILE, LocalTable, LocatedRows, RowTable
 from ranktower.errors import ReleaseError
-from ranktower.release import TABLES, FileEntry, Manifest, hash_file
+from ranktower.release import TABLES, FileEntry, Manifest
+from ranktower.verification import hash_file
 
 DELTAS = ".deltas"
 OVERLAY_POINTER = "current"

@@ -25,7 +25,8 @@ from ranktower.embedding_store.overlay import (
 )
 from ranktower.embedding_store.table_writer import TableWriter
 from ranktower.file_lock import file_lock
-from ranktower.release import TABLES, Manifest, hash_files
+from ranktower.release import TABLES, Manifest
+from ranktower.verification import hash_files
 
 _BATCH_ROWS = 4096
 _LOCK = ".lock"

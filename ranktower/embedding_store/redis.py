@@ -215,7 +215,7 @@ class RedisWriter:
         table: LocalTable,
         *,
         batch_size: int = 1000,
-        on_batch: Callable[[int], None] = lambda num_rows: None,
+        on_batch: Callable[[int], object] = lambda num_rows: None,
     ) -> None:
         """Copy a local table, or the rest of it, in bounded memory; ``on_batch`` is told the rows of each batch."""
         done = self.rows_done(side)

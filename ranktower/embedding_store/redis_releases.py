@@ -88,7 +88,7 @@ def list_releases(options: RedisOptions, model: str) -> list[str]:
 
 
 def delete_release(options: RedisOptions, model: str, release: str) -> int:
-    """Delete all keys of a release and return how many there were of its rows.
+    """Delete all keys of a release; returns how many there were, without those that say how complete it is.
 
     The manifest's key goes first: a release that is half deleted is not complete. The last to go is a key that keeps it
     in ``list_releases`` until then, so that whoever is killed in between leaves nothing behind for ever.

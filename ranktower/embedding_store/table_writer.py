@@ -173,7 +173,7 @@ def write_table(
     layout: RowLayout,
     *,
     batch_size: int = 4096,
-    on_batch: Callable[[int], None] = lambda num_rows: None,
+    on_batch: Callable[[int], object] = lambda num_rows: None,
 ) -> None:
     """Write a whole table, or the rest of one.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ranktower.data.dataset import PreparedDataset
 from ranktower.data.encoder import FeatureEncoder
 from ranktower.errors import ConfigError
 from ranktower.models import RankTower, TwoTower
@@ -107,6 +108,18 @@ def load_run(path: Path) -> TrainedRun:
     model.load_state_dict(tensors)
     run_id = hashlib.sha256(folder.model.read_bytes()).hexdigest()[:12]
     return TrainedRun(folder, config, encoder, model.eval(), run_id, about["data_id"])
+
+
+def load_run_and_data(run_folder: Path, data_folder: Path) -> tuple[TrainedRun, PreparedDataset]:
+    """Read a finished run and the prepared data it was trained on.
+
+    Raises:
+        ConfigError: as ``load_run``; or these are other data.
+    """
+    run, dataset = load_run(run_folder), PreparedDataset.load(data_folder)
+    if dataset.data_id != run.data_id:
+        raise ConfigError(f"{data_folder}: data_id {dataset.data_id[:12]}, the run was trained on {run.data_id[:12]}")
+    return run, dataset
 
 
 def read_metrics(folder: RunFolder) -> dict[str, Any]:

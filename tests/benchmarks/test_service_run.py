@@ -8,12 +8,12 @@ import sys
 import time
 from pathlib import Path
 
-import orjson
 import pytest
 import service_run
-from reference_release import build_reference_release, stored_ids
-from service_run import SETUPS, Release, Setup, make_bodies, parse_stages, process_cpu_s, running, stage_microseconds
+from reference_release import build_reference_release
+from service_run import SETUPS, Release, Setup, parse_stages, process_cpu_s, running, stage_microseconds
 
+from offline.bench.requests import random_requests
 from service.metrics import Metrics
 
 
@@ -24,7 +24,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
 
 
 def test_a_service_is_measured_while_it_runs(release: Release) -> None:
-    bodies = make_bodies(release, num_candidates=40, num_requests=3)
+    bodies = random_requests(release.folder, num_candidates=40, num_bodies=3).bodies
     with running(release, SETUPS["local"], os.sched_getaffinity(0)) as service:
         before = service.stages()
         for body in bodies:
@@ -35,13 +35,6 @@ def test_a_service_is_measured_while_it_runs(release: Release) -> None:
         assert after["score"][1] - before.get("score", (0.0, 0))[1] == 3
         assert set(stage_microseconds(before, after)) == {"queue", "parse", "fetch", "score", "serialize"}
         assert service.cpu_s() > 0.1
-
-
-def test_bodies_name_stored_ids_none_twice(release: Release) -> None:
-    known = {one.decode() for one in stored_ids(release.root, "item", release.manifest).tolist()}
-    bodies = [orjson.loads(body) for body in make_bodies(release, num_candidates=40, num_requests=3)]
-    assert all(len(set(body["candidate_ids"])) == 40 and known.issuperset(body["candidate_ids"]) for body in bodies)
-    assert len({body["user_id"] for body in bodies}) > 1
 
 
 def test_stages_are_read_from_the_text_of_the_metrics() -> None:

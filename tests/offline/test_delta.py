@@ -137,7 +137,7 @@ def test_the_tables_of_the_release_itself_change_nothing(
     folder, manifest = place(own)
     told = capsys.readouterr().out
     assert f"0 users and 0 items of release {manifest.release} are new or changed; no overlay" in told
-    assert list(deltas_dir(folder).iterdir()) == []
+    assert [path.name for path in deltas_dir(folder).iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize("item_rows", ["projected", "embedding"])
@@ -331,6 +331,33 @@ def test_redis_gets_the_rows_and_their_times(
         assert redis_values(client, manifest.release, f"{side[0]}t", ids) == [created_s[is_new]] * len(ids)
     pointer = json.loads(client.get(f"ranktower:{MODEL}:{manifest.release}:delta"))
     assert pointer == json.loads((deltas_dir(folder) / "current").read_text())
+    client.close()
+
+
+def test_redis_ends_with_all_that_the_overlay_holds(
+    own: Path, inputs: list[str], tables: Tables, redis_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first run was without Redis, and the second has another table."""
+    monkeypatch.setenv("RANKTOWER_STORE__REDIS_URL", redis_server.url)
+    client = open_sync_client(RedisOptions(redis_server.url))
+    client.flushdb()
+    assert precompute.main([*inputs, "--registry", str(own), "--store", "redis"]) == 0
+    first, second = changed_items(tables), tables.items[50:51].with_columns(item_id=pl.Series([5_000_003]))
+    users = tables.users[:1].with_columns(user_id=pl.Series([777_777]))
+    assert run(own, items=first, users=users) == 0
+    assert run(own, "--store", "redis", items=second) == 0
+    _, manifest = place(own)
+    store = opened(own)
+    for side, ids in (("item", [*first["item_id"], *second["item_id"]]), ("user", [777_777])):
+        raw = store.find(side, ids).raw[:, : manifest.redis_layout(side).row_size]
+        assert redis_values(client, manifest.release, side[0], ids) == [row.tobytes() for row in raw]
+        times_s = [str(int(one)).encode() for one in store.find_times(side, ids)]
+        assert redis_values(client, manifest.release, f"{side[0]}t", ids) == times_s
+    # Redis is up to date now, so the next run writes its own table alone.
+    marked = f"ranktower:{MODEL}:{manifest.release}:i:5000001"
+    client.set(marked, b"not written again")
+    assert run(own, "--store", "redis", items=tables.items[60:61].with_columns(price=pl.lit(1.25))) == 0
+    assert client.get(marked) == b"not written again"
     client.close()
 
 

@@ -23,9 +23,10 @@ from ranktower.embedding_store.redis_client import RedisOptions, open_sync_clien
 from ranktower.embedding_store.redis_releases import pointer_key
 from ranktower.errors import ConfigError, RankTowerError, ReleaseError
 from ranktower.registry import Registry
-from ranktower.release import Manifest, read_manifest, verify_release
+from ranktower.release import Manifest, read_manifest
 from ranktower.training.evaluation import ModelScorer
 from ranktower.training.run import load_run
+from ranktower.verification import verify_release
 
 MODEL = "demo"
 

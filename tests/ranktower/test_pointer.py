@@ -65,11 +65,17 @@ def test_promoting_ends_the_trial_of_that_release_and_no_other() -> None:
     assert other.promoted(SECOND).canary == other.canary
 
 
-def test_rolling_back_keeps_the_trials() -> None:
+def test_rolling_back_keeps_the_trials_of_others() -> None:
     variation = Variation(release=THIRD, share=0.1)
     pointer = Pointer(release=SECOND, previous=(FIRST,), canary=variation, shadow=variation)
     assert pointer.rolled_back() == Pointer(release=FIRST, canary=variation, shadow=variation)
-    assert Pointer(release=FIRST).rolled_back() is None
+    assert Pointer(release=FIRST).rolled_back() == Pointer(release=FIRST)
+
+
+def test_rolling_back_to_a_release_ends_its_trial() -> None:
+    own, other = Variation(release=FIRST, share=0.1), Variation(release=FIRST, share=0.1, model="other")
+    pointer = Pointer(release=SECOND, previous=(FIRST,), canary=own, shadow=other)
+    assert pointer.rolled_back() == Pointer(release=FIRST, shadow=other)
 
 
 def test_the_history_has_an_end() -> None:

@@ -17,7 +17,8 @@ import ranktower.registry
 from ranktower.errors import ReleaseError
 from ranktower.pointer import Pointer, Variation, VariationRole
 from ranktower.registry import Registry, hold_release
-from ranktower.release import Manifest, hash_files, read_manifest, write_manifest
+from ranktower.release import Manifest, read_manifest, write_manifest
+from ranktower.verification import hash_files
 
 MakeManifest = Callable[..., Manifest]
 Stage = Callable[..., Path]
@@ -216,6 +217,33 @@ def test_a_damaged_release_is_neither_promoted_nor_rolled_back_to(three: Registr
     with pytest.raises(ReleaseError, match=rf"{FIRST}/items/rows\.bin: SHA-256 "):
         three.rollback("demo")
     assert three.current("demo") == Pointer(release=SECOND, previous=(FIRST,))
+
+
+def test_others_may_move_the_pointer_while_a_release_is_verified(
+    three: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for release in (FIRST, SECOND):
+        three.promote("demo", release)
+    verify, other = ranktower.registry.verify_release, Registry(three.root)
+
+    def promote_meanwhile(folder: Path) -> Manifest:
+        monkeypatch.setattr(ranktower.registry, "verify_release", verify)
+        other.promote("demo", THIRD)
+        return verify(folder)
+
+    monkeypatch.setattr(ranktower.registry, "verify_release", promote_meanwhile)
+    with pytest.raises(ReleaseError, match=rf"^model 'demo': the pointer has moved to {THIRD} meanwhile$"):
+        three.rollback("demo")
+    assert three.current("demo") == Pointer(release=THIRD, previous=(SECOND, FIRST))
+    assert three.rollback("demo").release == SECOND
+
+    def vary_meanwhile(folder: Path) -> Manifest:
+        monkeypatch.setattr(ranktower.registry, "verify_release", verify)
+        other.vary("demo", "canary", Variation(release=THIRD, share=0.1))
+        return verify(folder)
+
+    monkeypatch.setattr(ranktower.registry, "verify_release", vary_meanwhile)
+    assert three.rollback("demo") == Pointer(release=FIRST, canary=Variation(release=THIRD, share=0.1))
 
 
 def test_nothing_to_roll_back(registry: Registry) -> None:

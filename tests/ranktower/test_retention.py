@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,14 +85,43 @@ def test_a_dry_run_changes_nothing(registry: Registry) -> None:
         registry.promote("demo", release)
     (registry.root / "demo" / ".deltas" / RELEASES[2]).mkdir(parents=True)
     before = {path: path.stat().st_mtime_ns for path in registry.root.rglob("*") if path.name != ".gc.lock"}
-    with hold_release(registry.release_dir("demo", RELEASES[3])):
-        told = collect(registry, "demo", keep=2, dry_run=True)
-        after = {path: path.stat().st_mtime_ns for path in registry.root.rglob("*") if path.name != ".gc.lock"}
-        del before[registry.root / "demo"], after[registry.root / "demo"]  # .gc.lock is new in it
-        assert after == before
-        assert told == collect(registry, "demo", keep=2)
-    assert names(told.removed) == [RELEASES[2], f"{RELEASES[2]}.deltas", RELEASES[4], RELEASES[5]]
-    assert told.held == (RELEASES[3],)
+    told = collect(registry, "demo", keep=2, dry_run=True)
+    after = {path: path.stat().st_mtime_ns for path in registry.root.rglob("*") if path.name != ".gc.lock"}
+    del before[registry.root / "demo"], after[registry.root / "demo"]  # .gc.lock is new in it
+    assert after == before
+    assert names(told.removed) == [RELEASES[2], f"{RELEASES[2]}.deltas", *RELEASES[3:6]]
+    assert told == collect(registry, "demo", keep=2)
+
+
+def test_a_service_opens_a_release_during_a_dry_run(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    size, opened = ranktower.retention._size_bytes, []
+
+    def open_it(folder: Path) -> int:
+        with hold_release(folder):
+            opened.append(folder.name)
+        return size(folder)
+
+    monkeypatch.setattr(ranktower.retention, "_size_bytes", open_it)
+    collected = collect(registry, "demo", keep=6, dry_run=True)
+    assert names(collected.removed) == opened == list(RELEASES[:2])
+
+
+def test_where_nothing_can_be_held_only_keep_protects(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = ranktower.retention.fcntl.flock
+
+    def fail_on_manifests(file: Any, operation: int) -> None:
+        if not isinstance(file, int):  # the model's own locks are descriptors
+            raise OSError(errno.ENOLCK, "No locks available")
+        lock(file, operation)
+
+    monkeypatch.setattr(ranktower.retention.fcntl, "flock", fail_on_manifests)
+    with hold_release(registry.release_dir("demo", RELEASES[0])):
+        collected = collect(registry, "demo", keep=7)
+    assert (names(collected.removed), collected.held) == ([RELEASES[0]], ())
+
+
+def test_others_may_name_what_stays(registry: Registry) -> None:
+    assert names(collect(registry, "demo", keep=6, also={RELEASES[0]}).removed) == [RELEASES[1]]
 
 
 def test_rows_computed_later_go_with_their_release(registry: Registry) -> None:

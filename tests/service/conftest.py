@@ -40,13 +40,13 @@ from ranktower.release import (
     Manifest,
     Shape,
     export_name,
-    hash_files,
     read_manifest,
     release_id,
     release_tag,
     write_manifest,
 )
 from ranktower.training.tensors import field_sizes, side_features
+from ranktower.verification import hash_files
 
 MODEL = "demo"
 NUM_USERS = 20

@@ -11,12 +11,16 @@ from typing import Any
 import polars as pl
 import pytest
 
+import service.loaded
 import service.overlays
+import service.verification
 from offline import delta
 from ranktower.embedding_store.overlay import Overlay, OverlayPointer, read_overlay_pointer
 from ranktower.embedding_store.redis import overlay_key
+from ranktower.errors import ReleaseError
 from service.loaded import LoadedRelease, load_release
 from service.metrics import Metrics
+from service.open_releases import OpenReleases
 from service.overlays import Overlays
 from service.releases import Releases
 from service.settings import Settings
@@ -139,6 +143,27 @@ async def test_two_that_follow_at_once_open_an_overlay_once(
     await asyncio.gather(*(overlays.follow(loaded) for _ in range(3)))
     assert gate.asked == [1]
     assert has_row(loaded, "new")
+
+
+async def test_a_release_that_is_found_damaged_meanwhile_is_not_given_out(
+    built: Any, embed: Callable[..., OverlayPointer], gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (service.loaded, service.verification):
+        monkeypatch.setattr(module, "LARGE_FILE_BYTES", 0)  # so nothing is hashed before it is opened
+    embed("new")
+    gate.closed.add(1)
+    features = built.folder / "features.json"
+    features.write_bytes(features.read_bytes()[:-1] + b" ")  # read as before, and no longer what was sealed
+    settings, damaged = settings_of(built), asyncio.Event()
+    opened = OpenReleases(settings, Overlays(settings.release, Metrics()), lambda release, error: damaged.set())
+    asked = asyncio.create_task(opened.get((MODEL, built.release)))
+    async with asyncio.timeout(20):
+        await damaged.wait()
+    assert gate.asked == [1]
+    gate.closed.clear()
+    with pytest.raises(ReleaseError, match=f"{built.release}: was found damaged just now"):
+        await asked
+    await opened.stop()
 
 
 async def test_of_two_stores_the_metrics_tell_the_earlier_overlay(

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import redis
 
-from ranktower.release import FORMAT_VERSION, hash_file, read_manifest, write_manifest
+from ranktower.release import FORMAT_VERSION, read_manifest, write_manifest
+from ranktower.verification import hash_file
 
 MODEL = "demo"
 CANDIDATES = list(range(100))

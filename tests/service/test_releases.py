@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import threading
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import httpx
 import numpy as np
 import pytest
 
+import service.loaded
+import service.verification
 from ranktower.pointer import Pointer
 from ranktower.registry import Registry
 from service.errors import ReleaseUnavailableError
@@ -89,6 +92,18 @@ def test_without_a_release_the_process_lives_and_takes_the_first_one(
     assert server.score("user-1", [1]).status_code == 200
 
 
+def is_serving(releases: Releases, release: str) -> bool:
+    with contextlib.suppress(ReleaseUnavailableError):
+        return releases.current().release == release
+    return False
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
 async def test_a_fault_while_following_the_pointer_is_logged_and_tried_again(
     build_release: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -105,16 +120,55 @@ async def test_a_fault_while_following_the_pointer_is_logged_and_tried_again(
 
     monkeypatch.setattr(PointerSource, "read", fail_twice)
     releases.start()
-    async with asyncio.timeout(20):
-        while releases.refusal is not None:
-            await asyncio.sleep(0.01)
-    assert releases.current().release == built.release
+    await until(lambda: is_serving(releases, built.release))
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
         "following the release pointer failed; trying again"
     ] * 2
     await releases.stop()
     with pytest.raises(ReleaseUnavailableError):
         releases.current()
+
+
+async def test_the_release_before_a_damaged_one_is_served_as_soon_as_the_store_answers_again(
+    build_release: Callable[..., Any],
+    restartable_redis: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gate = threading.Event()
+    verify_files = service.verification.verify_files
+
+    def wait(*arguments: Any, **options: Any) -> None:
+        gate.wait()
+        verify_files(*arguments, **options)
+
+    monkeypatch.setattr(service.verification, "verify_files", wait)
+    for module in (service.loaded, service.verification):
+        monkeypatch.setattr(module, "LARGE_FILE_BYTES", 0)
+    first, second = (build_release(tmp_path, seed=seed, num_items=50) for seed in (12, 13))
+    for built in (first, second):
+        built.write_to_redis(restartable_redis.url)
+    settings = {
+        "release": {"registry": str(tmp_path), "model": MODEL, "poll_ms": 10, "retry_max_ms": 10},
+        "store": {"users": "redis", "items": "redis", "redis_url": restartable_redis.url},
+    }
+    releases = Releases(Settings.model_validate(settings), Metrics())
+    for built in (first, second):
+        built.promote()
+        await releases.poll()
+    features = second.folder / "features.json"
+    features.write_bytes(features.read_bytes()[:-1] + b" ")
+    restartable_redis.stop()
+    gate.set()
+    told = "the release before cannot be served again"
+    await until(lambda: told in [record.message for record in caplog.records])
+    with pytest.raises(ReleaseUnavailableError, match="damaged"):
+        releases.current()
+    restartable_redis.start()
+    first.write_to_redis(restartable_redis.url)
+    await until(lambda: is_serving(releases, first.release))
+    await releases.stop()
 
 
 async def test_a_replaced_release_is_closed_after_its_last_request(

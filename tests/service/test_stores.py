@@ -17,7 +17,8 @@ from ranktower.embedding_store.redis_client import RedisOptions
 from ranktower.embedding_store.redis_releases import pointer_key, write_pointer
 from ranktower.pointer import Pointer
 from ranktower.registry import Registry
-from ranktower.release import hash_files, read_manifest, write_manifest
+from ranktower.release import read_manifest, write_manifest
+from ranktower.verification import hash_files
 from service.settings import StoreSettings
 from service.stores import ReleaseStore
 

@@ -20,7 +20,8 @@ import service.verification
 from ranktower.embedding_store.redis_client import RedisOptions
 from ranktower.embedding_store.redis_releases import delete_release
 from ranktower.errors import ReleaseError
-from ranktower.release import Manifest, UnreadableError, hash_file, read_manifest, write_manifest
+from ranktower.release import Manifest, read_manifest, write_manifest
+from ranktower.verification import UnreadableError, hash_file
 from service.errors import ReleaseUnavailableError
 from service.follower import Refusal
 from service.metrics import Metrics

@@ -159,6 +159,13 @@ def test_nobody_listening_is_one_message() -> None:
         run("http://127.0.0.1:1", "/score")
 
 
+def test_a_generator_that_does_not_end_is_killed(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ANSWER_TIMEOUT_S", "_START_TIMEOUT_S"):
+        monkeypatch.setattr(offering, name, 0)
+    with pytest.raises(RankTowerError, match=r"^the load generator was killed: not at its end after 0 s$"):
+        run(address, "/score", Phase(1.0, 1.0))
+
+
 @pytest.mark.parametrize("bodies", [[], [b"{\n}"], [b"{}", b"{\r}"]])
 def test_no_body_and_a_body_of_two_lines_are_refused(bodies: list[bytes]) -> None:
     with pytest.raises(ValueError, match="bodies: needs at least one, and none with a line break"):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +17,6 @@ from ranktower.data.tables import (
     Tables,
     canonical_ids,
     read_tables,
-    staged_folder,
     validate_tables,
     write_tables,
 )
@@ -324,53 +320,3 @@ def test_somebody_elses_folder_is_not_replaced(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     with pytest.raises(DataError, match=r"thesis\.tex: is a file, not a folder to write into"):
         write_tables(tmp_path / "thesis.tex", good())
-
-
-def fail_while_writing(folder: Path) -> None:
-    with staged_folder(folder, owned=["*.txt"]) as staging:
-        (staging / "half.txt").write_text("half")
-        raise KeyboardInterrupt
-
-
-def test_a_write_that_fails_leaves_the_old_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "out"
-    with staged_folder(folder, owned=["*.txt"]) as staging:
-        (staging / "old.txt").write_text("old")
-    with pytest.raises(KeyboardInterrupt):
-        fail_while_writing(folder)
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert [path.name for path in folder.iterdir()] == ["old.txt"]
-    with pytest.raises(KeyboardInterrupt):
-        fail_while_writing(tmp_path / "new")
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-@pytest.fixture(name="ended_process_id")
-def ended_process_id_fixture() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
-def test_what_killed_processes_left_is_removed_and_a_running_ones_is_not(tmp_path: Path, ended_process_id: int) -> None:
-    names = (
-        f".t.staging-{ended_process_id}",
-        f".t.replaced-{ended_process_id}",
-        f".t.staging-{os.getppid()}",
-        ".t.old",
-    )
-    for name in names:
-        (tmp_path / name).mkdir()
-    write_tables(tmp_path / "t", good())
-    write_tables(tmp_path / "t", good())
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["t", *names[2:]])
-
-
-def test_an_old_result_that_a_killed_process_had_moved_is_put_back(tmp_path: Path, ended_process_id: int) -> None:
-    old = tmp_path / f".t.replaced-{ended_process_id}"
-    old.mkdir()
-    (old / "old.txt").write_text("old")
-    with pytest.raises(RuntimeError, match="no new one"), staged_folder(tmp_path / "t", owned=["*.txt"]):
-        raise RuntimeError("no new one either")
-    assert (tmp_path / "t" / "old.txt").read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["t"]

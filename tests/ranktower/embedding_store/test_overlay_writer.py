@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -119,6 +121,19 @@ def test_a_damaged_overlay_is_no_ground_to_build_on(
     (tmp_path / "1" / "users" / "rows.bin").write_bytes(b"")
     with pytest.raises(ReleaseError, match=r"users/rows\.bin: 0 bytes"):
         current_overlay(tmp_path, manifest)
+
+
+def test_the_lock_is_a_file_that_can_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS gives no exclusive lock on a descriptor that only reads, and none on a folder."""
+    lock, locked = fcntl.flock, []
+
+    def keep(descriptor: int, operation: int) -> None:
+        locked.append((os.readlink(f"/proc/self/fd/{descriptor}"), fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_RDWR))
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", keep)
+    with alone_with_overlays(tmp_path / "deltas"):
+        assert locked == [(str(tmp_path / "deltas" / ".lock"), os.O_RDWR)]
 
 
 def hold(folder: Path, seconds: float, ready: Any) -> None:

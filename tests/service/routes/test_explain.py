@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from ranktower.registry import Registry
-from ranktower.release import hash_files, read_manifest, write_manifest
+from ranktower.release import read_manifest, write_manifest
+from ranktower.verification import hash_files
 
 Matrix = NDArray[np.float64]
 ATOL = 4e-5  # of a logit in float32

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from ranktower.registry import Registry
-from ranktower.release import hash_files, read_manifest, write_manifest
+from ranktower.release import read_manifest, write_manifest
+from ranktower.verification import hash_files
 
 ATOL = 4e-5
 

@@ -16,11 +16,8 @@ from dataclasses import dataclass
 import redis
 from service_run import Release, say
 
-from ranktower.embedding_store.codec import SIDES
-from ranktower.embedding_store.local import LocalTable
-from ranktower.embedding_store.redis import RedisWriter
+from offline.redis_target import copy_to_redis
 from ranktower.embedding_store.redis_client import RedisOptions
-from ranktower.release import TABLES
 
 _START_TIMEOUT_S = 30.0
 _NUM_MASTERS = 3
@@ -85,10 +82,7 @@ def _serves_all_slots(node: RunningRedis) -> bool:
 def fill_redis(release: Release, url: str, *, cluster: bool = False) -> None:
     """Write both tables of a release, as ``ranktower precompute --store redis`` does."""
     say("filling Redis")
-    with RedisWriter(RedisOptions(url, cluster=cluster, timeout_s=60), release.manifest) as writer:
-        for side in SIDES:
-            writer.write_table(side, LocalTable(release.folder / TABLES[side], release.manifest.layout(side)))
-        writer.finish()
+    copy_to_redis(release.folder, release.manifest, RedisOptions(url, cluster=cluster, timeout_s=60))
 
 
 def _await_port(process: subprocess.Popen[bytes], port: int) -> None:

@@ -132,7 +132,7 @@ class Manifest(BaseModel):
     """Every file of the release but the manifest, by its path relative to the folder, with "/"."""
     offline_metrics: dict[str, Any] = {}
     parity: dict[str, float] = {}
-    """Largest absolute differences between runtimes and dtypes, on the cosine-sum scale."""
+    """Largest absolute difference between runtimes and dtypes, by check; each has the scale that formats.md says."""
     ladder: tuple[LadderLevel, ...] = ()
     """The degradation ladder with its measured quality, best level first; a release without one has full scoring."""
     fallback_user: bool = False

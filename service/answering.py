@@ -22,7 +22,7 @@ from service.metrics import Metrics
 from service.parsing import Id, Query
 from service.scorer import UserRow
 from service.stores import Fetched
-from service.turns import Ticket
+from service.tickets import Ticket
 
 UserState = Literal["PRESENT", "COMPUTED", "FALLBACK"]
 Ages = NDArray[np.float64]
@@ -92,6 +92,8 @@ class Answering:
         retrieval, store = self._release.retrieval, self._release.store
         if retrieval is None:
             raise MalformedError("candidate_ids: required, because this release has no retrieval index")
+        if store.waits:
+            await self._ticket.fetch()
         user = await self._fetch_user()
         await self._take_turn()
         with self._metrics.stage("fetch"):
@@ -133,6 +135,7 @@ class Answering:
         """The stored rows of both sides, and it is the request's turn."""
         store = self._release.store
         if store.waits:
+            await self._ticket.fetch()
             with self._metrics.stage("fetch"):
                 with self._release.costs.line("fetch").timed(len(candidate_ids)):
                     fetched = await self._fetch_both(candidate_ids)

@@ -48,7 +48,8 @@ class BodyTimeoutError(ServiceError):
 
 
 class ClientGoneError(ServiceError):
-    """The client closed the connection before its body was complete; nobody reads this answer."""
+    """The client closed the connection, before its body was complete or while its request waited or was scored; nobody
+    reads this answer."""
 
     status, error_type = 400, "client_gone"
 

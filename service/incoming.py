@@ -16,7 +16,7 @@ from service.loaded import LoadedRelease
 from service.parsing import RankQuery, ScoreQuery
 from service.settings import Settings
 from service.state import state_of
-from service.turns import Demand
+from service.tickets import Demand
 
 PRIORITY_HEADER = b"x-ranktower-priority"
 

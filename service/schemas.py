@@ -85,13 +85,19 @@ class Degraded(BaseModel):
     """How far an answer is below full scoring."""
 
     level: Literal["full_best", "maxsim", "pooled"] = Field(
-        description="full_best: the best of the candidates were scored in full. maxsim, pooled: none was."
+        description="full_best: the best of the candidates were scored in full. maxsim, pooled: how the others, or all,"
+        " were scored."
     )
     reason: Literal["budget", "load", "overrun"] = Field(
         description="budget: the request's own was too small. load: others would have missed theirs. overrun: the work"
         " took longer than expected."
     )
-    share: float = Field(ge=0, le=1, description="Part of the candidates that were scored in full.")
+    share: float = Field(
+        ge=0,
+        le=1,
+        description="Part of the candidates that were scored in full. With maxsim and pooled it is above 0 where the"
+        " work was cut short, or fewer were scored in full than any share that the release has measured.",
+    )
     expected_ndcg: float = Field(
         description="What the release measured of this level: NDCG at the ladder's k where the first k of full scoring"
         " are the relevant items."

@@ -1,7 +1,7 @@
 """Who computes next: one request at a time on the event loop, the others wait, earliest deadline first.
 
 Scoring holds the loop for a millisecond or two, and nothing is read from any socket meanwhile. So the loop goes round
-once between two turns: arrivals are seen at once, and are admitted or refused in microseconds. A request is refused
+twice between two turns: arrivals are seen at once, and are admitted or refused in microseconds. A request is refused
 when its turn would come too late even if everything before it were scored at the lowest level. Before that happens the
 turns get shorter: the time there is until the deadlines of those who wait is shared by their numbers of candidates.
 """
@@ -9,22 +9,18 @@ turns get shorter: the time there is until the deadlines of those who wait is sh
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from bisect import bisect_right, insort
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Literal
 
-from service.budget import Deadline
-from service.costs import Costs, OtherWork
-from service.errors import ClientGoneError, DeadlineExceededError, ServiceError, ShedError
+from service.errors import ShedError
 from service.metrics import Metrics
 from service.settings import OverloadSettings
+from service.tickets import Demand, Pressure, Ticket
 
-Pressure = Literal["budget", "load"]
 Reason = Literal["queue_full", "no_time", "long_wait"]
 """Why a request is refused: too many wait; its budget would not suffice; without a budget, it would wait too long."""
 
@@ -33,104 +29,14 @@ _RATE = 0.1
 # Of the time until the deadlines of those who wait, what is given to them; the rest is for those yet to come. With all
 # of it given away, a newcomer would find every deadline used up, and be refused where shorter turns had sufficed.
 _GIVEN = 0.6
+# Requests that wait for another machine at once. Sending and parsing is work on this loop too: with all of them sent,
+# that would be done for those who are lost already, until nobody is in time.
+_MAX_FETCHING = 8
 _LEAST_BETWEEN_S = 5e-5
 # A stall of the machine must not look like a busier loop.
 _LARGEST_SURPRISE = 4.0
 # Of those who wait, as many are looked at when a turn is given its time: far more than fit into any budget.
 _LOOKAHEAD = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What a request asks for, as far as turns go."""
-
-    num_candidates: int
-    deadline: Deadline
-    costs: Costs
-    """Of the release that scores it."""
-    before: Mapping[OtherWork, int] = field(default_factory=dict)
-    """Work of its turn ahead of the scoring."""
-    after: Mapping[OtherWork, int] = field(default_factory=dict)
-    """Work of its turn behind the scoring."""
-    fetch_s: float = 0.0
-    """How long its rows may be on the way from another machine; others compute meanwhile."""
-    is_low: bool = False
-    """Of the lower class: after all others, and not the reason for which one of them gets less time."""
-    is_gone: Callable[[], bool] = lambda: False
-    """Whether the client has left."""
-    read_at: float | None = None
-    """When the request was read from its socket."""
-
-
-class Ticket:
-    """A request's place in the queue, and then its turn."""
-
-    __slots__ = (
-        "_turns", "after_s", "before_s", "demand", "future", "is_ready", "is_tried", "key", "latest", "least_s",
-        "pressure", "until", "waited_s",
-    )  # fmt: skip
-
-    def __init__(self, turns: Turns, demand: Demand, now: float, number: int) -> None:
-        """Use ``Turns.admit``."""
-        self._turns = turns
-        self.demand = demand
-        finite, costs = demand.deadline.is_finite, demand.costs
-        self.latest = demand.deadline.plan_at if finite else now + turns.max_wait_s
-        self.before_s, self.after_s = costs.sum_s(demand.before), costs.sum_s(demand.after)
-        scoring = costs.least_line if finite else costs.full_line
-        self.least_s = self.before_s + scoring.seconds(demand.num_candidates) + self.after_s
-        self.key = (demand.is_low, self.latest, number)
-        self.future: asyncio.Future[None] | None = None
-        self.is_ready = False
-        self.is_tried = False
-        """Whether it is scored even where that looks hopeless: a wrong estimate could else never be corrected."""
-        self.waited_s = 0.0
-        """How long it has waited for its turn."""
-        self.until = math.inf
-        """When the scoring must be done, on the ``time.perf_counter`` clock; known once it is the request's turn."""
-        self.pressure: Pressure = "budget"
-        """What bounds it: the request's own budget, or those who wait behind it."""
-
-    async def turn(self) -> None:
-        """Return when it is the request's turn; it is until the end of ``Turns.admit``'s block, or ``pause``.
-
-        Raises:
-            ClientGoneError: the client left while it waited.
-            DeadlineExceededError: it waited too long to be done in time.
-            ShedError: it has no budget, and waited for as long as such a request may.
-        """
-        await self._turns.await_turn(self)
-
-    def pause(self) -> None:
-        """Let others compute while this request waits for something else; ``turn`` asks for the next turn."""
-        self._turns.give_back(self)
-
-    async def breathe(self) -> None:
-        """In the middle of a long turn: let the loop read its sockets, and admit or refuse what it reads.
-        ClientGoneError if the client has left."""
-        await asyncio.sleep(0)
-        self._turns.busy_since = time.perf_counter()
-        await asyncio.sleep(0)
-        if self.demand.is_gone():
-            raise ClientGoneError("the client closed the connection")
-
-    def wake(self, error: Exception | None) -> None:
-        """End its waiting, with an error or for its turn."""
-        if self.future is not None and not self.future.done():  # else its task was cancelled, and ends its turn
-            if error is None:
-                self.future.set_result(None)
-            else:
-                self.future.set_exception(error)
-
-    def why_hopeless(self, now: float) -> ServiceError | None:
-        """Why it need not wait for its turn any longer; None if it should."""
-        if self.demand.is_gone():
-            return ClientGoneError("the client closed the connection")
-        if now + (0.0 if self.is_tried else self.least_s) > self.demand.deadline.at:
-            return DeadlineExceededError()
-        if now > self.latest and not self.demand.deadline.is_finite:
-            return self._turns.shed(self, "long_wait", "the request has waited for too long", retry_after_s=0.0)
-        return None
 
 
 class Turns:
@@ -145,11 +51,12 @@ class Turns:
         """By class and deadline; those that fetch their rows among them."""
         self._running: Ticket | None = None
         self._is_opening = False
+        self._num_fetching = 0
         self._num_admitted = 0
         self._ends_at = 0.0
         self._ended_at: float | None = None
         self._between_s = 3e-4
-        """What the loop does between two turns: reading, parsing, refusing, writing. A running mean."""
+        """What lies between two turns: reading, parsing, refusing, writing, and fetching rows. A running mean."""
         self.busy_since: float | None = None
         """Start of the turn that kept the loop from its sockets until just now: a request read now may have been there
         since then."""
@@ -182,6 +89,7 @@ class Turns:
                 self._end_turn()
             elif ticket in self._waiting:
                 self._waiting.remove(ticket)
+            self._end_fetch(ticket)
 
     def _refuse_hopeless(self, ticket: Ticket, now: float) -> None:
         demand = ticket.demand
@@ -216,9 +124,35 @@ class Turns:
         self._metrics.count_shed(reason, now - (ticket.demand.read_at or now))
         return ShedError(f"overloaded: {text}", retry_after_s=retry_after_s)
 
+    async def await_fetch(self, ticket: Ticket) -> None:
+        """See ``Ticket.fetch``."""
+        if self._num_fetching < _MAX_FETCHING:
+            self._begin_fetch(ticket)
+            return
+        asked_at = time.perf_counter()
+        ticket.future = asyncio.get_running_loop().create_future()
+        await ticket.future
+        ticket.waited_s += time.perf_counter() - asked_at
+
+    def _begin_fetch(self, ticket: Ticket) -> None:
+        ticket.is_fetching = True
+        self._num_fetching += 1
+
+    def _end_fetch(self, ticket: Ticket) -> None:
+        if not ticket.is_fetching:
+            return
+        ticket.is_fetching = False
+        self._num_fetching -= 1
+        self._drop_hopeless(time.perf_counter())
+        after = next((one for one in self._waiting if one.is_waiting and not one.is_ready), None)
+        if after is not None:
+            self._begin_fetch(after)
+            after.wake(None)
+
     async def await_turn(self, ticket: Ticket) -> None:
         """See ``Ticket.turn``."""
         asked_at = time.perf_counter()
+        self._end_fetch(ticket)
         ticket.is_ready = True
         ticket.future = asyncio.get_running_loop().create_future()
         self._open_soon()
@@ -279,7 +213,8 @@ class Turns:
         self._drop_hopeless(now)
         ticket = next((one for one in self._waiting if one.is_ready), None)
         if ticket is None:
-            self._learn_between(now)
+            if not self._waiting:
+                self._learn_between(now)
             return
         self._waiting.remove(ticket)
         self._running = ticket
@@ -287,7 +222,7 @@ class Turns:
         ticket.wake(None)
 
     def _drop_hopeless(self, now: float) -> None:
-        dropped = [(one, error) for one in self._waiting if one.is_ready and (error := one.why_hopeless(now))]
+        dropped = [(one, error) for one in self._waiting if one.is_waiting and (error := one.why_hopeless(now))]
         for ticket, error in dropped:
             self._waiting.remove(ticket)
             ticket.wake(error)

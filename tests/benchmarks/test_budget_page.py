@@ -5,7 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from budget_page import BUDGET_SECTIONS, BUDGET_TARGETS, budget_page, budgets, deltas, draw_budgets, overload, swaps
+from budget_page import (
+    BUDGET_SECTIONS,
+    BUDGET_TARGETS,
+    budget_page,
+    budgets,
+    costs,
+    deltas,
+    draw_budgets,
+    overload,
+    swaps,
+)
 from page_parts import command_of
 
 PLACE = {
@@ -103,6 +113,15 @@ def test_the_table_tells_what_became_of_the_requests_and_of_the_generator() -> N
     assert "| 5 | 3× | 1000 | 500 | 30.0% | 20.0% | 10.0% | 25.0% | 15.0% | 4.00 | 9.00 | 2.50 |" in text
     assert text.index("Redis, saturated") < text.index(REDIS)
     assert text.count(REDIS) == 1
+
+
+def test_what_explaining_costs_stands_beside_what_sessions_differ_by() -> None:
+    explain = {"with_us": [1.0] * 5, "with_to_without": 1.0042, "largest_to_smallest_of_one_graph": 1.0111}
+    levels = {"scorer.onnx": {"median_us": 1000.0}, "maxsim.onnx": {"median_us": 150.0}}
+    text = costs(PLACE | {"num_candidates": 1000, "levels": levels, "explain": explain})
+    assert "| maxsim.onnx | 150 | 15% |" in text
+    assert "takes 1.004 times what it takes without: medians of 5 sessions each" in text
+    assert "takes 1.011 times what the fastest does" in text
 
 
 def test_an_overload_tells_when_the_generator_was_late() -> None:

@@ -116,8 +116,10 @@ def test_redis_has_the_same_pointer_and_must_have_the_release(
     promote.main([*place, "--release", SECOND])
     assert read_pointer(redis_options, MODEL) == Pointer(release=SECOND, previous=(FIRST,))
     variation.shadow([*place, "--release", FIRST, "--share", "1"])
-    rollback.main(place)
-    expected = Pointer(release=FIRST, shadow=Variation(release=FIRST, share=1))
+    rollback.main(place)  # which ends the trial of what is served again
+    assert registry.current(MODEL) == read_pointer(redis_options, MODEL) == Pointer(release=FIRST)
+    variation.shadow([*place, "--release", SECOND, "--share", "1"])
+    expected = Pointer(release=FIRST, shadow=Variation(release=SECOND, share=1))
     assert registry.current(MODEL) == read_pointer(redis_options, MODEL) == expected
     variation.shadow([*place, "--off"])
     assert registry.current(MODEL) == read_pointer(redis_options, MODEL) == Pointer(release=FIRST)

@@ -115,6 +115,7 @@ async def test_the_release_pointer_is_followed_while_an_overlay_is_opened(
         gate.closed.clear()
         await until(lambda: has_row(first, "new"))  # it is still open, for a roll back
     finally:
+        gate.closed.clear()
         await releases.stop()
 
 

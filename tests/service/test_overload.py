@@ -147,15 +147,16 @@ def test_the_lower_class_is_refused_first(release: Any, start_server: Callable[.
 
 
 def test_every_answer_under_overload_is_right_or_says_why_there_is_none(
-    release: Any, start_server: Callable[..., Any]
+    build_release: Callable[..., Any], start_server: Callable[..., Any], tmp_path: Any
 ) -> None:
-    server = start_server(release.folder.parent.parent)
+    release = build_release(tmp_path, seed=73, num_items=1000)
+    release.promote()
+    server = start_server(tmp_path)
     server.wait_ready()
-    ids = (release.item_ids * 4)[:1000]  # sixteen such requests take twice their budget in full
-    body = {"user_id": "user-1", "candidate_ids": ids, "budget_ms": 8}
-    by_item = [release.scores("user-1", release.item_ids)]
-    by_item += [calibrated(release, level, "user-1") for level in ("pooled", "maxsim")]
-    full, pooled, maxsim = (np.tile(scores, 4)[: len(ids)] for scores in by_item)
+    # Sixteen such requests take twice their budget in full.
+    body = {"user_id": "user-1", "candidate_ids": release.item_ids, "budget_ms": 8}
+    full = release.scores("user-1", release.item_ids)
+    pooled, maxsim = (calibrated(release, level, "user-1") for level in ("pooled", "maxsim"))
     counts: Counter[str] = Counter()
     for _ in range(10):
         for answer in together(server, 16, lambda client: client.post("/v1/score", json=body)):
@@ -168,13 +169,13 @@ def test_every_answer_under_overload_is_right_or_says_why_there_is_none(
             counts[degraded["level"] if degraded else "full"] += 1
             if degraded is None:
                 np.testing.assert_allclose(scores, full, atol=ATOL)
-            elif degraded["level"] == "full_best" or degraded["share"]:
-                best = np.argsort(-maxsim, kind="stable")[: round(degraded["share"] * len(full))]
-                np.testing.assert_allclose(scores[best], full[best], atol=ATOL)
+            elif degraded["share"]:
+                # The best by maxsim, or where the work was cut short the first; equal rows are in either order.
+                assert (np.abs(scores - full) < ATOL).sum() >= round(degraded["share"] * len(full))
             else:
                 np.testing.assert_allclose(scores, {"pooled": pooled, "maxsim": maxsim}[degraded["level"]], atol=ATOL)
     assert set(counts) <= {"ok", "full", "full_best", "maxsim", "pooled", "shed", "deadline_exceeded"}
-    assert 0 < counts["ok"]
+    assert counts["ok"] > 0
     assert counts["full"] < 160
     for outcome in ("ok", "shed", "deadline_exceeded"):
         assert server.metric("ranktower_request_duration_seconds_count", outcome=outcome) == counts[outcome]

@@ -163,7 +163,7 @@ class Rig:
             ages_s=None,
         )
         for _ in range(times):
-            self.scorer.offer(release or self.releases.current(), Query(user_id="user-1", **more), scored)
+            self.scorer.offer(release or self.releases.current(), Query(**{"user_id": "user-1", **more}), scored)
 
     def outcomes(self) -> dict[str, float]:
         names = ("compared", "dropped", "failed")
@@ -220,7 +220,7 @@ async def test_it_waits_for_the_requests_and_gives_up_in_the_end(rig: Rig, monke
     await rig.until({"compared": 2, "dropped": 3})
 
 
-async def test_what_was_not_scored_in_full_or_by_the_canary_is_not_taken(rig: Rig, two: list[Any], root: Path) -> None:
+async def test_what_is_not_comparable_or_costs_too_much_is_not_taken(rig: Rig, two: list[Any], root: Path) -> None:
     Registry(root).vary(MODEL, "canary", Variation(release=two[1].release, share=1.0))
     await rig.releases.poll()
     Registry(root).vary(MODEL, "canary", None)
@@ -229,8 +229,36 @@ async def test_what_was_not_scored_in_full_or_by_the_canary_is_not_taken(rig: Ri
     rig.scorer.start()
     rig.offer(degraded=True)
     rig.offer(release=canary)
+    rig.offer(item_features={"new": {"price": 3.0}})
     rig.offer()
     await rig.until({"compared": 1})
+
+
+async def test_requests_that_come_while_it_fetches_go_first(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = rig.releases.trial("shadow").release
+    assert release is not None
+    fetch_items, compute = release.store.fetch_items, release.towers["user"].compute
+    fetched, computed = asyncio.Event(), []
+
+    async def fetch_and_be_busy(*arguments: Any, **options: Any) -> Any:
+        rig.load.is_idle = False
+        fetched.set()
+        return await fetch_items(*arguments, **options)
+
+    def note(*arguments: Any) -> Any:
+        computed.append(rig.load.is_idle)
+        return compute(*arguments)
+
+    monkeypatch.setattr(release.store, "fetch_items", fetch_and_be_busy)
+    monkeypatch.setattr(release.towers["user"], "compute", note)
+    rig.scorer.start()
+    rig.offer(user_id="stranger", user_features={"country": "fr"})
+    await fetched.wait()
+    await asyncio.sleep(0.05)
+    assert computed == []
+    rig.load.is_idle = True
+    await rig.until({"compared": 1})
+    assert computed == [True]
 
 
 async def test_a_shadow_that_fails_is_counted_and_goes_on(

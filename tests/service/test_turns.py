@@ -17,7 +17,8 @@ from service.costs import CostLine, Costs
 from service.errors import ClientGoneError, DeadlineExceededError, ShedError
 from service.metrics import Metrics
 from service.settings import OverloadSettings
-from service.turns import Demand, Ticket, Turns
+from service.tickets import Demand, Ticket
+from service.turns import Turns
 
 
 def make_turns(**settings: Any) -> Turns:
@@ -363,3 +364,59 @@ async def test_what_the_loop_does_between_two_turns_is_forgotten_when_it_does_le
         await work(turns, demand(), [], None)
         await asyncio.sleep(0.001)
     assert turns._between_s < 0.01
+
+
+async def test_few_wait_for_another_machine_at_once_and_the_earliest_deadlines_of_the_others_follow() -> None:
+    turns, log = make_turns(), list[Any]()
+    sent = asyncio.Event()
+
+    async def request(budget_s: float) -> None:
+        with turns.admit(demand(budget_s)) as ticket:
+            await ticket.fetch()
+            log.append(budget_s)
+            await sent.wait()
+            await ticket.turn()
+
+    tasks = [asyncio.create_task(request(budget_s)) for budget_s in (*range(30, 38), 25, 15, 20)]
+    await asyncio.sleep(0.01)
+    assert log == list(range(30, 38))
+    sent.set()
+    await asyncio.gather(*tasks)
+    assert log[8:] == [15, 20, 25]
+    assert turns.is_idle
+    assert turns._num_fetching == 0
+
+
+@pytest.mark.parametrize("ends", ["fails", "is cancelled", "is hopeless"])
+async def test_a_place_to_fetch_is_given_on_however_it_ends(ends: str) -> None:
+    turns = make_turns()
+    release = asyncio.Event()
+
+    async def holds() -> None:
+        with turns.admit(demand(60.0)) as ticket:
+            await ticket.fetch()
+            await release.wait()
+            raise ValueError("the store failed")
+
+    holding = [asyncio.create_task(holds()) for _ in range(8)]
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(_fetches(turns, demand(0.03 if ends == "is hopeless" else 50.0)))
+    behind = asyncio.create_task(_fetches(turns, demand(55.0)))
+    await asyncio.sleep(0.05)
+    assert not behind.done()
+    if ends == "is cancelled":
+        waiting.cancel()
+    release.set()
+    found = await asyncio.gather(*holding, waiting, behind, return_exceptions=True)
+    assert [type(one) for one in found[:8]] == [ValueError] * 8
+    expected = {"fails": type(None), "is cancelled": asyncio.CancelledError}.get(ends, DeadlineExceededError)
+    assert type(found[8]) is expected
+    assert found[9] is None
+    assert turns.is_idle
+    assert turns._num_fetching == 0
+
+
+async def _fetches(turns: Turns, asked: Demand) -> None:
+    with turns.admit(asked) as ticket:
+        await ticket.fetch()
+        await ticket.turn()

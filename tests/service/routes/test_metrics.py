@@ -15,6 +15,7 @@ NAMES = {
     "ranktower_computed": {"side"},
     "ranktower_degraded": {"level", "reason"},
     "ranktower_shed": {"reason"},
+    "ranktower_shed_duration_seconds": {"le"},
     "ranktower_store_errors": {"kind"},
     "ranktower_nonfinite_scores": set(),
     "ranktower_release_refused": {"reason", "role"},

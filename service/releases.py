@@ -33,7 +33,7 @@ _TEXTS: dict[Reason, str] = {
 
 
 class Releases:
-    """The release being served, the one before it, canary and shadow, and the task that follows the pointer."""
+    """The release being served, the one before it, canary and shadow, and the tasks that follow the pointers."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         """Nothing is read before ``start``."""

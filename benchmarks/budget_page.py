@@ -112,8 +112,9 @@ def overload(result: Any) -> str:
     """What comes before, during and after."""
     blocks = [
         f"Half of the saturation rate, then three times as much as that rate, then half again; every request with"
-        f" {result['budget_ms']:g} ms. Recovered: the first window of 200 ms from which on, over a second, 99% are"
-        " inside and no more answers are degraded than before."
+        f" {result['budget_ms']:g} ms. Recovered: the first window of 200 ms from which on, over a second, no more"
+        " requests are outside the budget and no more answers degraded than before, but for one in a hundred and three"
+        " standard errors of a second's share."
     ]
     for name, of in result["stores"].items():
         rows = [

@@ -32,12 +32,24 @@ def after(*, late_s: float = 0.0, degraded_s: float = 0.0, seconds: float = 5.0)
 )
 def test_recovery_is_the_first_window_behind_which_all_is_well(late_s: float, degraded_s: float, wanted: float) -> None:
     """From 0.6 on, one late request in a hundred is allowed, three are not."""
-    assert recovery_s(after(late_s=late_s, degraded_s=degraded_s), BUDGET_MS, 0.0) == wanted
+    assert recovery_s(after(late_s=late_s, degraded_s=degraded_s), BUDGET_MS) == wanted
 
 
 def test_what_is_degraded_without_an_overload_does_not_count() -> None:
-    assert recovery_s(after(degraded_s=5.0), BUDGET_MS, 0.2) is None
-    assert recovery_s(after(degraded_s=5.0), BUDGET_MS, 1.0) == 0.0
+    assert recovery_s(after(degraded_s=5.0), BUDGET_MS, usual_degraded=0.2) is None
+    assert recovery_s(after(degraded_s=5.0), BUDGET_MS, usual_degraded=1.0) == 0.0
+
+
+def test_the_shares_of_a_second_may_scatter() -> None:
+    """Of 100 requests with a usual share of 0.2 the standard error is 0.04, so up to 0.33 is as usual."""
+    answers = after()
+    answers.degraded[::2] = True
+    assert recovery_s(answers, BUDGET_MS, usual_degraded=0.2) is None
+    answers.degraded[::2], answers.degraded[::4] = False, True
+    assert recovery_s(answers, BUDGET_MS, usual_degraded=0.2) == 0.0
+    answers.latency_ms[::10] = BUDGET_MS + 1
+    assert recovery_s(answers, BUDGET_MS, usual_degraded=0.2) is None
+    assert recovery_s(answers, BUDGET_MS, usual_degraded=0.2, usual_outside=0.05) == 0.0
 
 
 def test_degraded_is_a_share_of_the_answers() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from ranktower.errors import ReleaseError
 from ranktower.release import GOLDEN, Manifest
+from service.background import Runner
 from service.scorer import Scorer
 from service.stores import ReleaseStore
 
@@ -24,12 +24,13 @@ class GoldenMismatchError(ReleaseError):
 
 
 async def check_golden(
-    folder: Path, manifest: Manifest, *, store: ReleaseStore, scorer: Scorer, tolerance: float
+    folder: Path, manifest: Manifest, *, store: ReleaseStore, scorer: Scorer, tolerance: float, run: Runner
 ) -> float:
     """Score the golden pairs through the store and the scorer, but for those whose rows a delta has replaced.
 
     Args:
         tolerance: largest difference accepted, on the cosine-sum scale (score times tau).
+        run: where the scoring is done.
 
     Returns:
         The largest difference found; 0 where a delta has replaced rows of every pair.
@@ -64,7 +65,7 @@ async def check_golden(
                 differences.append(float(np.abs(scores.astype(np.float64) - right[pairs]).max()) * manifest.tau)
         return float(np.max(differences))  # unlike max(), NaN wins
 
-    found = await asyncio.to_thread(largest_difference)
+    found = await run(largest_difference)
     if not found <= tolerance:
         raise GoldenMismatchError(f"{folder / GOLDEN}: scores differ by {found:.3g}, more than {tolerance:g}")
     return found

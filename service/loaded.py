@@ -17,6 +17,7 @@ from ranktower.registry import Registry, hold_release
 from ranktower.release import Manifest
 from ranktower.verification import verify_release
 from service.anytime import Anytime
+from service.background import Runner, run_beside
 from service.golden import check_golden
 from service.onnx import ONNX_ERRORS
 from service.retrieval import open_retrieval
@@ -97,13 +98,14 @@ class Parts:
 
 
 async def load_release(
-    settings: Settings, release: str, *, model: str | None = None, verify_all: bool = False
+    settings: Settings, release: str, *, model: str | None = None, verify_all: bool = False, beside: bool = False
 ) -> LoadedRelease:
     """Verify, open and prove one release of the registry, without disturbing the one being served.
 
     Args:
         model: whose release, where it is not of the model that the settings name.
         verify_all: hash the large files too, which takes minutes; else that is left to ``LargeFileChecks``.
+        beside: another release is being served, and its requests come first.
 
     Raises:
         ReleaseError: it is absent, damaged, of another format version or model, incomplete in the store, or does not
@@ -111,12 +113,14 @@ async def load_release(
         StoreUnavailableError: the store does not answer.
     """
     try:
-        return await _load(settings, model or settings.release.model, release, None if verify_all else LARGE_FILE_BYTES)
+        run: Runner = run_beside if beside else asyncio.to_thread
+        folder = Registry(settings.release.registry).release_dir(model or settings.release.model, release)
+        return await _load(settings, folder, run, None if verify_all else LARGE_FILE_BYTES)
     except _OPEN_ERRORS as error:
         raise ReleaseError(f"{release}: cannot be opened: {type(error).__name__}: {error}") from error
 
 
-async def _verify(folder: Path, max_hashed_bytes: int | None) -> Manifest:
+async def _verify(folder: Path, run: Runner, max_hashed_bytes: int | None) -> Manifest:
     """``verify_release`` in a thread that ends with the task: the process waits for its threads before it ends."""
     cancelled = threading.Event()
 
@@ -125,27 +129,24 @@ async def _verify(folder: Path, max_hashed_bytes: int | None) -> Manifest:
             raise ReleaseError(f"{folder}: not verified to the end, the service stops")
 
     try:
-        return await asyncio.to_thread(
-            verify_release, folder, max_hashed_bytes=max_hashed_bytes, on_block=stop_if_cancelled
-        )
+        return await run(verify_release, folder, max_hashed_bytes=max_hashed_bytes, on_block=stop_if_cancelled)
     except asyncio.CancelledError:
         cancelled.set()
         raise
 
 
-async def _load(settings: Settings, model: str, release: str, max_hashed_bytes: int | None) -> LoadedRelease:
-    folder = Registry(settings.release.registry).release_dir(model, release)
+async def _load(settings: Settings, folder: Path, run: Runner, max_hashed_bytes: int | None) -> LoadedRelease:
     async with AsyncExitStack() as opened:
-        opened.enter_context(await asyncio.to_thread(hold_release, folder))
-        manifest = await _verify(folder, max_hashed_bytes)
-        if (manifest.model, manifest.release) != (model, release):
+        opened.enter_context(await run(hold_release, folder))
+        manifest = await _verify(folder, run, max_hashed_bytes)
+        if (manifest.model, manifest.release) != (folder.parent.name, folder.name):
             raise ReleaseError(f"{folder}: holds release {manifest.release} of model {manifest.model}")
         store = ReleaseStore(settings.store, folder, manifest)
         opened.push_async_callback(store.close)
         await store.check()
-        parts = await asyncio.to_thread(Parts, folder, manifest, store.item_row_kinds)
+        parts = await run(Parts, folder, manifest, store.item_row_kinds)
         tolerance = settings.release.golden_tolerance
-        found = await check_golden(folder, manifest, store=store, scorer=parts.scorer, tolerance=tolerance)
-        fields = {"release": release, "golden_difference": found}
+        found = await check_golden(folder, manifest, store=store, scorer=parts.scorer, tolerance=tolerance, run=run)
+        fields = {"release": manifest.release, "golden_difference": found}
         logger.info("release loaded", extra={"fields": fields})
         return LoadedRelease(manifest, store, parts, opened.pop_all())

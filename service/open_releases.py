@@ -53,7 +53,9 @@ class OpenReleases:
         model, release = key
         # A release that was found damaged while it was served must not be served again on trust.
         verify_all = self._settings.release.verify == "before_serving" or key in self._doubted
-        loaded = await load_release(self._settings, release, model=model, verify_all=verify_all)
+        loaded = await load_release(
+            self._settings, release, model=model, verify_all=verify_all, beside=bool(self._open)
+        )
         self._doubted.discard(key)
         self._open[key] = loaded
         if not verify_all:

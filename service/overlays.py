@@ -16,6 +16,7 @@ from ranktower.embedding_store.local import RowTable
 from ranktower.embedding_store.overlay import Overlay, OverlayPointer, deltas_dir, open_overlay, read_overlay_pointer
 from ranktower.errors import ReleaseError, StoreError
 from ranktower.registry import Registry
+from service.background import run_beside
 from service.loaded import LoadedRelease
 from service.metrics import Metrics
 from service.retrieval import OverlaidItems
@@ -97,7 +98,7 @@ class Overlays:
                 if pointer == state.served:
                     state.refusal = None
                 elif state.may_try(pointer):
-                    self._serve(release, state, await asyncio.to_thread(_open, release, deltas, pointer))
+                    self._serve(release, state, await run_beside(_open, release, deltas, pointer))
             except (ReleaseError, OSError, ValueError) as error:
                 self._refuse(release, state, pointer, str(error))
 

@@ -8,6 +8,7 @@ import logging.config
 import os
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -98,7 +99,9 @@ def _create_server(settings: Settings) -> ASGIApp:
     """The application, imported by the process that serves it: the parent of several workers needs none of it, and
     importing it there first would double the time until they are ready."""
     from service.app import create_server
+    from service.background import SWITCH_INTERVAL_S
 
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     return create_server(settings)
 
 

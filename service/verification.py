@@ -13,7 +13,6 @@ import fcntl
 import json
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from ranktower.errors import ReleaseError
 from ranktower.registry import Registry
 from ranktower.release import Manifest
 from ranktower.verification import UnreadableError, large_files, verify_files
+from service.background import take_lowest_priority
 from service.settings import SHARED_FOLDER_ENV, ReleaseSettings
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ async def _verify(folder: Path, manifest: Manifest, paths: Sequence[str]) -> Non
     cancelled = threading.Event()
     with contextlib.ExitStack() as stack:
         # A thread of its own: one of the loop's pool would keep the priority for whatever it does next.
-        executor = ThreadPoolExecutor(1, thread_name_prefix="verify", initializer=_take_lowest_priority)
+        executor = ThreadPoolExecutor(1, thread_name_prefix="verify", initializer=take_lowest_priority)
         stack.callback(executor.shutdown, wait=False)
         stack.callback(cancelled.set)
         work = partial(verify_once, folder, manifest, paths, cancelled=cancelled)
@@ -144,12 +144,6 @@ def verify_once(folder: Path, manifest: Manifest, paths: Sequence[str], *, cance
                 write_file(record, json.dumps(finding).encode())
     if finding["problem"] is not None:
         raise ReleaseError(str(finding["problem"]))
-
-
-def _take_lowest_priority() -> None:
-    if sys.platform == "linux":  # elsewhere a priority belongs to a whole process
-        with contextlib.suppress(OSError):  # a sandbox that does not let it: then it runs as the others do
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ def test_a_second_release_is_opened_beside_the_first_and_the_first_is_not(
     """The threads of a running service: none of them is slow before another release is loaded."""
 
     def niceness(pid: int) -> set[int]:
-        stats = [open(f"/proc/{pid}/task/{task}/stat").read() for task in os.listdir(f"/proc/{pid}/task")]  # noqa: SIM115
+        stats = [(task / "stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
         return {int(stat.rpartition(")")[2].split()[16]) for stat in stats}
 
     first, second = (build_release(tmp_path, seed=seed) for seed in (80, 81))

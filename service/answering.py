@@ -144,7 +144,6 @@ class Answering:
             return fetched, ages_s
         await self._take_turn()
         with self._metrics.stage("fetch"):
-            self._time_for_fetching_s()
             with self._release.costs.line("find").timed(len(candidate_ids)):
                 fetched = store.find(self._query.user_id, candidate_ids)
             return fetched, await self._fetch_ages(candidate_ids)

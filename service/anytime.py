@@ -21,6 +21,7 @@ from service.scorer import BLOCK, Scorer, UserRow
 STEP = 512
 # Fewer are not worth a run.
 _SMALLEST_STEP = 32
+# Candidates with a full and a lower score that tell a user's own level where the work was cut short.
 _SAMPLE = 128
 # With so much more time than full scoring should take, it is done in whole blocks. With less, the clock is looked at
 # more often, and a list that takes many steps goes best first: in the order of the request it would stop at an

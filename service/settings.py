@@ -100,7 +100,7 @@ class LimitSettings(Section):
 
     max_candidates: int = Field(default=10_000, ge=1, le=1_000_000)
     max_item_features: int = Field(default=256, ge=0, le=10_000)
-    """Items whose features a request may bring: each costs what some forty stored candidates do."""
+    """Items whose features a request may bring: each costs what many stored candidates do."""
     max_body_bytes: int = Field(default=4 << 20, ge=1024)
     body_timeout_ms: Milliseconds = 10_000.0
     """How long a client may take to send its body."""

@@ -20,6 +20,7 @@ from service.comparison import compare
 from service.errors import ServiceError
 from service.loaded import LoadedRelease
 from service.parsing import Query
+from service.recurring import Recurring
 from service.releases import Releases
 from service.shadow_metrics import Outcome, ShadowMetrics
 
@@ -63,7 +64,7 @@ class ShadowScorer:
         self._turns = turns
         self._metrics = metrics
         self._waiting: asyncio.Queue[_Answered] = asyncio.Queue(_MAX_WAITING)
-        self._task: asyncio.Task[None] | None = None
+        self._recurring = Recurring("scoring for the shadow", self._compare_next, every_s=0.0, retry_s=_MAX_AGE_S)
 
     def offer(self, release: LoadedRelease, query: Query, scored: Scored) -> None:
         """Take an answer of ``release`` perhaps: if there is a shadow, the lot falls on the answer, and there is room.
@@ -83,21 +84,18 @@ class ShadowScorer:
 
     def start(self) -> None:
         """Score what is offered, in a task of the running loop, until ``stop``."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._recurring.start()
 
     async def stop(self) -> None:
         """Score no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await self._recurring.stop()
 
-    async def _run(self) -> None:
-        while True:
-            answered = await self._waiting.get()
-            release = self._trial.release
-            if release is not None:
-                with release.hold():
-                    self._metrics.count(await self._compare(release, answered))
+    async def _compare_next(self) -> None:
+        answered = await self._waiting.get()
+        release = self._trial.release
+        if release is not None:
+            with release.hold():
+                self._metrics.count(await self._compare(release, answered))
 
     async def _compare(self, release: LoadedRelease, answered: _Answered) -> Outcome:
         try:

@@ -1,7 +1,7 @@
 """Who computes next: one request at a time on the event loop, the others wait, earliest deadline first.
 
 Scoring holds the loop for a millisecond or two, and nothing is read from any socket meanwhile. So the loop goes round
-twice between two turns: arrivals are seen at once, and are admitted or refused in microseconds. A request is refused
+twice between two turns: what has arrived is read, and admitted or refused, before the next one. A request is refused
 when its turn would come too late even if everything before it were scored at the lowest level. Before that happens the
 turns get shorter: the time there is until the deadlines of those who wait is shared by their numbers of candidates.
 """

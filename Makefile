@@ -17,9 +17,9 @@ install: $(VENV)/.installed
 demo: install  ## prepare, train, export, precompute, publish and serve; DEMO_ONCE=1 stops after one request
 	$(BIN)/ranktower demo
 
-# The tests of the stores run a real redis-server.
+# What the tests run for real: Redis, a browser, Prometheus (and promtool, of the same package), a proxy.
 system-packages:
-	@command -v redis-server >/dev/null || sh tests/install-redis.sh
+	@sh tests/install-packages.sh redis-server chromium prometheus nginx
 
 test: install system-packages
 	$(BIN)/python -m pytest

@@ -2,9 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := ranktower offline service model_export tests benchmarks
+SOURCES := ranktower offline service model_export tests benchmarks deploy
 
-.PHONY: demo test lint format bench bench-peers clean install system-packages
+.PHONY: demo test test-compose lint format bench bench-peers loadtest docs clean install system-packages
 
 # One stamp a set of pinned versions: a changed constraints file or pyproject.toml installs anew.
 $(VENV)/.installed: constraints.txt pyproject.toml
@@ -23,6 +23,9 @@ system-packages:
 
 test: install system-packages
 	$(BIN)/python -m pytest
+
+test-compose: install  ## builds the images and runs the stack of docker-compose.yml, where a container engine is reachable
+	RANKTOWER_TEST_STACK=1 $(BIN)/python -m pytest tests/docker
 
 lint: install
 	$(BIN)/ruff check $(SOURCES)
@@ -44,6 +47,16 @@ bench: install  ## measures the claims of the README and docs; writes dated file
 bench-peers: install  ## the same job on FastAPI, BentoML, LitServe and Ray Serve, and on ours; needs wrk and redis-server
 	@command -v wrk >/dev/null || { echo "needs wrk: apt-get install wrk"; exit 1; }
 	$(BIN)/python benchmarks/peers/run.py
+
+URL ?= http://127.0.0.1:8000
+REGISTRY ?= build/demo/kuairand/registry
+MODEL ?= demo
+
+loadtest: install  ## locust with its page on port 8089; LOCUST="--headless ..." for more of its options
+	$(BIN)/locust -f benchmarks/locust/locustfile.py --host $(URL) --registry $(REGISTRY) --model $(MODEL) $(LOCUST)
+
+docs: install  ## the documentation as a site, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

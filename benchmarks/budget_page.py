@@ -12,7 +12,7 @@ from targets import Results, Target
 
 _INTRODUCTION = """# Inside the budget
 
-Written by `python benchmarks/figures.py` from the newest files in [benchmarks/results](../benchmarks/results); do not
+Written by `python benchmarks/figures.py` from the newest files in `benchmarks/results`; do not
 edit it. Where nothing else is said, a request has 1,000 candidates, 200,000 users and items are stored, Hu = Hi = 4 and
 D = A = 32, the service has one core, and the load generator the other. How it is done: [ADR 26](adr/0026-the-ladder.md)
 for the levels, [ADR 29](adr/0029-turns.md) for the queue.

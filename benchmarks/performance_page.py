@@ -20,7 +20,7 @@ Section = Callable[[Any], str]
 
 _INTRODUCTION = """# Performance
 
-Written by `python benchmarks/figures.py` from the newest files in [benchmarks/results](../benchmarks/results); do not
+Written by `python benchmarks/figures.py` from the newest files in `benchmarks/results`; do not
 edit it. Where nothing else is said, a request has 1,000 candidates, 200,000 users and items are stored as float16
 rows, Hu = Hi = 4 and D = A = 32, the service has one core, and the load generator the other. `make bench` measures all
 but the peers, `make bench-peers` those. Times depend on the machine; ratios, taken in one run, do less.

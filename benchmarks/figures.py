@@ -1,5 +1,5 @@
-"""Writes the figures in README.md and docs/method.md, docs/performance.md and docs/budgets.md with their plots, and the
-constants of ``ranktower size``, from the newest result files.
+"""Writes the figures in README.md, docs/method.md and docs/load-testing.md, the pages docs/performance.md and
+docs/budgets.md, their plots, and the constants of ``ranktower size``, from the newest result files.
 
 Run: ``python benchmarks/figures.py``; with ``--check`` it only says whether they are there.
 """
@@ -19,6 +19,7 @@ from performance_plots import PLOTS
 from report import plot as plot_peers
 from result_file import find_result, latest_result
 from sizing import all_costs
+from stack_page import draw_stack_run, stack_run
 from targets import Results, best_rate
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +36,7 @@ def main() -> int:
     contents = {
         "README.md": {"figures": figures(results), "request": request()},
         "docs/method.md": {"choices": choices()},
+        "docs/load-testing.md": {"stack-run": stack_run(results.get("stack_run"))},
     }
     written = {ROOT / "docs" / "performance.md": page(results), ROOT / "docs" / "budgets.md": budget_page(results)}
     if "request_stages" in results:
@@ -58,13 +60,14 @@ def main() -> int:
 
 def _results() -> Results:
     """The newest result of every benchmark on the generated pages that has one."""
-    found = {name: find_result(name) for _, name, _ in (*SECTIONS, *BUDGET_SECTIONS)}
+    names = [name for _, name, _ in (*SECTIONS, *BUDGET_SECTIONS)]
+    found = {name: find_result(name) for name in (*names, "stack_run")}
     return {name: result for name, result in found.items() if result is not None}
 
 
 def _draw(results: Results) -> None:
     IMAGES.mkdir(exist_ok=True)
-    for name, draw in {**PLOTS, "budgets": draw_budgets, "peers": plot_peers}.items():
+    for name, draw in {**PLOTS, "budgets": draw_budgets, "stack_run": draw_stack_run, "peers": plot_peers}.items():
         if name in results:
             draw(results[name], IMAGES / f"{name}.svg")
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
 import signal
@@ -21,6 +20,17 @@ from typing import Any
 
 import httpx
 
+from offline.pipeline import (
+    CONFIG,
+    DATA_DIR,
+    Target,
+    Training,
+    imported_tables,
+    make_release,
+    run_step,
+    say,
+    simulated_tables,
+)
 from ranktower.data.readers.catalogue import find_dataset
 from ranktower.embedding_store.local import LocalTable
 from ranktower.errors import DataError, RankTowerError
@@ -28,11 +38,8 @@ from ranktower.registry import Registry
 from ranktower.release import TABLES, read_manifest
 
 MODEL = "demo"
-INFO_FILE = "info.json"
 NEIGHBOUR = Path("../shared/data")
 DOWNLOAD = "movielens-1m"
-CONFIG = Path(__file__).with_name("demo.yaml")
-SIMULATED = ("--users", "6000", "--items", "4000")
 READY_WITHIN_S = 60.0
 
 
@@ -41,18 +48,18 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="ranktower demo", description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("build/demo"), help="folder for everything the demo makes")
     parser.add_argument("--config", type=Path, default=CONFIG, help="training configuration")
-    parser.add_argument("--max-users", default="1000", help="test users to evaluate")
+    parser.add_argument("--max-users", type=int, default=1000, help="test users to evaluate")
     options = parser.parse_args(argv)
     started = time.monotonic()
     tables = _make_tables(options.work)
     registry = tables.parent / "registry"
-    _make_release(tables, registry, options.config, options.max_users)
+    make_release(tables, tables.parent, Target(registry, MODEL), Training(options.config, options.max_users))
     with _serving(registry) as address:
         _show_request(registry, address)
-        _say(f"\nThe demo took {time.monotonic() - started:.0f} s.")
+        say(f"\nThe demo took {time.monotonic() - started:.0f} s.")
         if os.environ.get("DEMO_ONCE") == "1":
             return 0
-        _say(f"Serving on {address} (its API: {address}/docs); Ctrl-C stops it.")
+        say(f"Serving on {address} (its API: {address}/docs); Ctrl-C stops it.")
         with contextlib.suppress(KeyboardInterrupt):
             signal.pause()
     return 0
@@ -60,72 +67,22 @@ def main(argv: Sequence[str]) -> int:
 
 def _make_tables(work: Path) -> Path:
     """Canonical tables from the best source there is, said in one line with the reason; returns their folder."""
-    named = os.environ.get("RANKTOWER_DATA_DIR")
+    named = os.environ.get(DATA_DIR)
     place = Path(named) if named else NEIGHBOUR
     if named or _has_dataset(place):
         why = "RANKTOWER_DATA_DIR names it" if named else "found there; RANKTOWER_DATA_DIR is not set"
         name, source = find_dataset(place)
-        _say(f"Data: {name} from {source} ({why})")
-        return _import(name, source, work / name / "tables")
+        say(f"Data: {name} from {source} ({why})")
+        return imported_tables(name, source, work / name / "tables")
     download = work / DOWNLOAD / "download"
     try:
-        _step("download", "data", "download", DOWNLOAD, "--out", str(download))
+        run_step("download", "data", "download", DOWNLOAD, "--out", str(download))
     except RankTowerError:
-        _say("Data: the cascade simulator (RANKTOWER_DATA_DIR is not set, and the original download cannot be reached)")
-        tables = work / "simulator" / "tables"
-        if not tables.is_dir():
-            _step("simulate", "data", "simulate", "--out", str(tables), *SIMULATED)
-        return tables
-    _say(f"Data: {DOWNLOAD}, the original download (RANKTOWER_DATA_DIR is not set)")
+        say("Data: the cascade simulator (RANKTOWER_DATA_DIR is not set, and the original download cannot be reached)")
+        return simulated_tables(work / "simulator" / "tables")
+    say(f"Data: {DOWNLOAD}, the original download (RANKTOWER_DATA_DIR is not set)")
     name, source = find_dataset(download)
-    return _import(name, source, work / name / "tables")
-
-
-def _import(name: str, source: Path, tables: Path) -> Path:
-    """The tables of these very files, made once: a large log takes minutes to read."""
-    files = sorted(path for path in source.rglob("*") if path.is_file())
-    stats = [(str(path.relative_to(source)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    key = hashlib.sha256(repr((str(source.resolve()), stats)).encode()).hexdigest()
-    known = tables.with_name("tables.source")
-    if tables.is_dir() and known.is_file() and known.read_text() == key:
-        _say(f"[import] reused, {tables} is of these files")
-        return tables
-    known.unlink(missing_ok=True)
-    _step("import", "data", "import", name, "--source", str(source), "--out", str(tables))
-    known.write_text(key)
-    return tables
-
-
-def _make_release(tables: Path, registry: Path, config: Path, max_users: str) -> None:
-    """Prepare, train, evaluate, export, precompute, publish, promote; each step finds for itself what is done."""
-    data = str(tables.with_name("prepared"))
-    _step("prepare", "prepare", "--tables", str(tables), "--out", data)
-    # Another configuration or other data is another run, and has its own folders.
-    identity = config.read_bytes() + json.loads((Path(data) / INFO_FILE).read_bytes())["data_id"].encode()
-    key = hashlib.sha256(identity).hexdigest()[:8]
-    run, export = (str(tables.with_name(f"{name}-{key}")) for name in ("run", "export"))
-    release = ("--registry", str(registry), "--model", MODEL)
-    _step("train", "train", "--data", data, "--out", run, "--config", str(config))
-    _step("evaluate", "evaluate", "--run", run, "--data", data, "--max-users", max_users)
-    _step("export", "export", "--run", run, "--data", data, "--out", export)
-    inputs = ("--run", run, "--export", export, "--data", data)
-    _step("precompute", "precompute", *inputs, *release, "--max-users", "300")
-    _step("publish", "publish", *release)
-    _step("promote", "promote", *release)
-
-
-def _step(name: str, *command: str) -> None:
-    """Run one ``ranktower`` command and show its time.
-
-    Raises:
-        RankTowerError: it failed; it has said why itself.
-    """
-    _say(f"\n[{name}] ranktower {' '.join(command)}")
-    started = time.monotonic()
-    status = subprocess.run([sys.executable, "-m", "ranktower.cli", *command], check=False).returncode
-    if status:
-        raise RankTowerError(f"step {name!r} ended with status {status}")
-    _say(f"[{name}] {time.monotonic() - started:.1f} s")
+    return imported_tables(name, source, work / name / "tables")
 
 
 @contextlib.contextmanager
@@ -133,7 +90,7 @@ def _serving(registry: Path) -> Iterator[str]:
     """A service on port 8000, or on a free one where that is taken; yields its address once it is ready."""
     port = _free_port(8000)
     if port != 8000:
-        _say(f"\nPort 8000 is taken; serving on {port} instead.")
+        say(f"\nPort 8000 is taken; serving on {port} instead.")
     options = ("--registry", str(registry), "--model", MODEL, "--host", "127.0.0.1", "--port", str(port))
     log = registry.parent / "service.log"
     with log.open("wb") as file:
@@ -164,7 +121,7 @@ def _show_request(root: Path, address: str) -> None:
     body = _example(Registry(root))
     text = json.dumps(body)
     answer = httpx.post(f"{address}/v1/score", content=text, headers={"content-type": "application/json"})
-    _say(f"\ncurl -s {address}/v1/score -H 'content-type: application/json' -d '{text}'\n{answer.text}")
+    say(f"\ncurl -s {address}/v1/score -H 'content-type: application/json' -d '{text}'\n{answer.text}")
     if answer.status_code != 200:
         raise RankTowerError(f"the service answered {answer.status_code}")
 
@@ -195,8 +152,3 @@ def _free_port(wanted: int) -> int:
                 probe.bind(("127.0.0.1", port))
                 return int(probe.getsockname()[1])
     raise RankTowerError("no free port on 127.0.0.1")
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()

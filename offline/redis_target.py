@@ -1,4 +1,4 @@
-"""How a job also writes to Redis. Its URL comes from the environment alone: it may hold a password."""
+"""How a job also writes to Redis. Its URL and password come from the environment alone, by the service's names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from offline.row_bar import row_bar
 from ranktower.embedding_store.local import LocalTable
 from ranktower.embedding_store.redis import RedisWriter
-from ranktower.embedding_store.redis_client import RedisOptions
+from ranktower.embedding_store.redis_client import RedisOptions, read_password
 from ranktower.embedding_store.redis_releases import check_complete, write_pointer
 from ranktower.errors import ConfigError, RankTowerError
 from ranktower.pointer import Pointer
@@ -18,26 +18,34 @@ from ranktower.registry import Registry
 from ranktower.release import TABLES, Manifest
 
 REDIS_URL = "RANKTOWER_STORE__REDIS_URL"
+REDIS_PASSWORD_FILE = "RANKTOWER_STORE__REDIS_PASSWORD_FILE"
+REDIS_CLUSTER = "RANKTOWER_STORE__REDIS_CLUSTER"
 
 
 def add_redis_options(parser: argparse.ArgumentParser) -> None:
     """``--store`` and ``--redis-cluster``."""
     parser.add_argument("--store", choices=("local", "redis"), default="local", help="redis: write there too")
-    parser.add_argument("--redis-cluster", action="store_true", help=f"{REDIS_URL} is a cluster's")
+    parser.add_argument("--redis-cluster", action="store_true", help=f"a cluster's URL; also {REDIS_CLUSTER}=true")
 
 
 def redis_options(options: argparse.Namespace) -> RedisOptions | None:
     """How to reach Redis, None where it was not asked for.
 
     Raises:
-        ConfigError: it was, and the environment names no URL.
+        ConfigError: it was, and the environment names no URL, or a password file without a password.
     """
     if options.store != "redis":
         return None
     url = os.environ.get(REDIS_URL, "")
     if not url:
         raise ConfigError(f"--store redis: {REDIS_URL} is not set")
-    return RedisOptions(url, cluster=options.redis_cluster)
+    file = os.environ.get(REDIS_PASSWORD_FILE)
+    try:
+        password = read_password(Path(file)) if file else None
+    except ConfigError as error:
+        raise ConfigError(f"{REDIS_PASSWORD_FILE}: {error}") from None
+    cluster = options.redis_cluster or os.environ.get(REDIS_CLUSTER, "").lower() in {"1", "true"}
+    return RedisOptions(url, password, cluster=cluster)
 
 
 def copy_to_redis(folder: Path, manifest: Manifest, options: RedisOptions) -> None:

@@ -93,10 +93,10 @@ class Answering:
         if retrieval is None:
             raise MalformedError("candidate_ids: required, because this release has no retrieval index")
         if store.waits:
-            await self._ticket.fetch()
+            await self._await_fetch()
         user = await self._fetch_user()
         await self._take_turn()
-        with self._metrics.stage("fetch"):
+        with self._context.stage("fetch", self._metrics):
             row, _ = self._user(user)
             with self._release.costs.line("retrieve").timed(num_candidates):
                 candidate_ids = retrieval.candidate_ids(row, num_candidates)
@@ -105,7 +105,8 @@ class Answering:
             items = await self._ask(store.fetch_items, candidate_ids)
             ages_s = await self._fetch_ages(candidate_ids)
         if store.waits:
-            await self._ticket.turn()
+            with self._context.stage("queue"):
+                await self._ticket.turn()
         return await self._score(candidate_ids, Fetched(user, items), ages_s)
 
     async def pairs(self, candidate_ids: Sequence[Id]) -> Pairs:
@@ -118,9 +119,14 @@ class Answering:
         """The query's features; encoding them is work, so it waits for the turn."""
         return GivenFeatures(self._release.towers, self._query.user_features, self._query.item_features)
 
+    async def _await_fetch(self) -> None:
+        with self._context.stage("queue"):
+            await self._ticket.fetch()
+
     async def _take_turn(self) -> None:
-        await self._ticket.turn()
-        self._metrics.observe_stage("queue", self._context.read_s + self._ticket.waited_s)
+        with self._context.stage("queue"):
+            await self._ticket.turn()
+        self._metrics.observe_stage("queue", self._context.seconds_by_stage()["queue"])
 
     def _time_for_fetching_s(self) -> float:
         """Seconds until there would be no time to score; DeadlineExceededError if there are none."""
@@ -135,15 +141,15 @@ class Answering:
         """The stored rows of both sides, and it is the request's turn."""
         store = self._release.store
         if store.waits:
-            await self._ticket.fetch()
-            with self._metrics.stage("fetch"):
+            await self._await_fetch()
+            with self._context.stage("fetch", self._metrics):
                 with self._release.costs.line("fetch").timed(len(candidate_ids)):
                     fetched = await self._fetch_both(candidate_ids)
                 ages_s = await self._fetch_ages(candidate_ids)
             await self._take_turn()
             return fetched, ages_s
         await self._take_turn()
-        with self._metrics.stage("fetch"):
+        with self._context.stage("fetch", self._metrics):
             with self._release.costs.line("find").timed(len(candidate_ids)):
                 fetched = store.find(self._query.user_id, candidate_ids)
             return fetched, await self._fetch_ages(candidate_ids)
@@ -197,6 +203,7 @@ class Answering:
             with self._release.costs.line("tower").timed(len(given_items)):
                 computed = self._given.item_rows(candidate_ids, fetched.items)
         user, state = self._user(fetched.user)
+        self._context.user = state
         if self._deadline.passed():
             raise DeadlineExceededError
         parts = fetched.items if computed is None else (*fetched.items, computed)
@@ -206,7 +213,7 @@ class Answering:
         return pairs
 
     async def _score(self, candidate_ids: Sequence[Id], fetched: Fetched, ages_s: Ages | None) -> Scored:
-        with self._metrics.stage("score"):
+        with self._context.stage("score", self._metrics):
             pairs = self._pairs(candidate_ids, fetched)
             job = Job(pairs.user, pairs.rows, self._ticket.until, self._ticket.breathe)
             found, reached = await self._release.anytime.score(job)
@@ -214,6 +221,7 @@ class Answering:
             missing = np.flatnonzero(~np.isfinite(scores))
             if len(missing):
                 scores[missing] = np.nan
+        self._context.num_missing = len(missing)
         num_nonfinite = len(pairs.rows) + len(missing) - len(candidate_ids)
         if num_nonfinite:
             self._metrics.nonfinite.inc(num_nonfinite)
@@ -224,9 +232,11 @@ class Answering:
 
     def _degraded(self, reached: Reached | None) -> dict[str, str | float] | None:
         if reached is None:
+            self._context.level = "full"
             return None
         level, reason = reached.level, "overrun" if reached.was_cut_short else self._ticket.pressure
         self._metrics.degraded.labels(level.level, reason).inc()
+        self._context.level, self._context.degraded_reason = level.level, reason
         return {
             "level": level.level,
             "reason": reason,

@@ -1,45 +1,84 @@
-"""The API key, where one is configured."""
+"""API keys and their rate limits, in front of every endpoint that works for a client."""
 
 from __future__ import annotations
 
-import hmac
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
 
+from prometheus_client import CollectorRegistry, Counter
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import ForbiddenError, UnauthorizedError, error_response
+from service.context import RequestContext
+from service.errors import ForbiddenError, RateLimitedError, ServiceError, UnauthorizedError, error_response
+from service.key_watch import KeyWatch
+from service.rate_limit import RateLimits
+from service.settings import SHARED_FOLDER_ENV, Settings
 
-_PROTECTED = "/v1/"
+_PROTECTED = ("/v1/", "/v2/models/")
 
 
 class ApiKeyMiddleware:
-    """Asks for the key on everything under /v1/. Probes, metrics and documentation stay open: a probe has no key."""
+    """Asks for a key on everything that works for a client. Probes, metrics and documentation stay open: a probe has no
+    key."""
 
-    def __init__(self, app: ASGIApp, api_key: str) -> None:
-        """``api_key`` is compared in constant time."""
+    def __init__(self, app: ASGIApp, settings: Settings, registry: CollectorRegistry) -> None:
+        """The keys are those of ``settings.auth``, read at the application's start; the metrics go to ``registry``."""
         self._app = app
-        self._key = api_key.encode("utf-8")
+        folder = os.environ.get(SHARED_FOLDER_ENV)
+        self._limits = RateLimits(None if folder is None else Path(folder))
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"ranktower_{name}", text, labels, registry=registry)
+
+        self._admitted = counter("auth_requests", "Requests with a valid key, by its name.", "key")
+        self._failures = counter("auth_failures", "Requests without a valid key.", "reason")
+        self._limited = counter("rate_limited", "Requests above their key's limit.", "key")
+        refused = counter("auth_keys_refused", "Looks at a keys file that was broken or gone.")
+        self._watch = KeyWatch(settings, refused, lambda entries: self._limits.keep({one.id for one in entries}))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer 401 without a key and 403 with a wrong one."""
+        """Pass a request on, or answer 401 without a key, 403 with a wrong or expired one, 429 above its limit."""
+        if scope["type"] == "lifespan":
+            await self._watch.start()
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                await self._watch.stop()
+            return
         if scope["type"] == "http" and scope["path"].startswith(_PROTECTED):
-            given = _given_key(scope)
-            if given is None:
-                error = UnauthorizedError("an API key is required", headers={"www-authenticate": "Bearer"})
-                await error_response(Request(scope), error)(scope, receive, send)
-                return
-            if not hmac.compare_digest(given, self._key):
-                await error_response(Request(scope), ForbiddenError("the API key is wrong"))(scope, receive, send)
+            context: RequestContext = scope["state"]["context"]
+            refusal = self._refusal(context.headers)
+            if refusal is not None:
+                await error_response(Request(scope), refusal)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
+    def _refusal(self, headers: Mapping[bytes, bytes]) -> ServiceError | None:
+        given = _given_key(headers)
+        if given is None:
+            self._failures.labels("missing").inc()
+            return UnauthorizedError("an API key is required", headers={"www-authenticate": "Bearer"})
+        key = self._watch.ring.find(given)
+        if key is None:
+            self._failures.labels("unknown").inc()
+            return ForbiddenError("the API key is wrong")
+        if time.time() >= key.expires_at:
+            self._failures.labels("expired").inc()
+            return ForbiddenError("the API key has expired")
+        self._admitted.labels(key.name).inc()
+        wait_s = 0.0 if key.rate is None else self._limits.take(key.id, key.rate)
+        if wait_s > 0:
+            self._limited.labels(key.name).inc()
+            return RateLimitedError("more requests than this API key may make", retry_after_s=wait_s)
+        return None
 
-def _given_key(scope: Scope) -> bytes | None:
-    for name, value in scope["headers"]:
-        if name == b"x-api-key":
-            key: bytes = value
-            return key
-        if name == b"authorization" and value[:7].lower() == b"bearer ":
-            bearer: bytes = value[7:].strip()
-            return bearer
-    return None
+
+def _given_key(headers: Mapping[bytes, bytes]) -> bytes | None:
+    key = headers.get(b"x-api-key")
+    if key is None:
+        bearer = headers.get(b"authorization", b"")
+        key = bearer[7:].strip() if bearer[:7].lower() == b"bearer " else None
+    return key

@@ -1,17 +1,20 @@
-"""What the service knows of one request besides its body: id, arrival, outcome. An ASGI middleware around the app."""
+"""What the service knows of one request besides its body: id, arrival, stages, outcome. An ASGI middleware around the
+app."""
 
 from __future__ import annotations
 
+import math
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.metrics import Metrics
+from service.metrics import Metrics, Stage
 
 # What a header may bring into logs and answers: bounded, printable, nothing that a log reader could take for markup.
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -20,7 +23,10 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 class RequestContext:
     """One request from arrival to answer."""
 
-    __slots__ = ("arrival", "headers", "is_gone", "outcome", "read_at", "read_s", "request_id")
+    __slots__ = (
+        "arrival", "budget_s", "degraded_reason", "endpoint", "headers", "is_gone", "level", "num_candidates",
+        "num_missing", "outcome", "read_at", "release", "request_id", "stages", "status", "trace_id", "user",
+    )  # fmt: skip
 
     def __init__(self, headers: Mapping[bytes, bytes], state: Mapping[str, Any]) -> None:
         """``state`` of the scope: there is what ``service.protocol`` knows of the request."""
@@ -32,14 +38,52 @@ class RequestContext:
         """When it may have come; from here on its budget counts."""
         self.is_gone: Callable[[], bool] = state.get("is_gone", _is_here)
         """Whether the client has left."""
-        self.read_s = 0.0
-        """Seconds from arrival until the body had been read."""
         self.request_id = _request_id(headers)
+        self.trace_id: str | None = None
+        """Of its span, where it is traced."""
         self.outcome = "ok"
+        self.endpoint: str | None = None
+        """Its name in the metrics, set by an endpoint with parameters in its path."""
+        self.status: int | None = None
+        """Of the answer, None before it begins."""
+        self.stages: list[tuple[Stage, float, float]] = []
+        """Each stage with its beginning and end, on the ``time.perf_counter`` clock; they come one after the other."""
+        self.budget_s = math.inf
+        """From arrival, infinite without one; known once the body has been read."""
+        self.release: str | None = None
+        """That scores it, None until one has been chosen; so are the following until they are known."""
+        self.level: str | None = None
+        """``full``, or the level of a degraded answer."""
+        self.degraded_reason: str | None = None
+        self.user: str | None = None
+        """``PRESENT``, ``COMPUTED`` or ``FALLBACK``."""
+        self.num_candidates: int | None = None
+        self.num_missing: int | None = None
 
     def header(self, name: bytes) -> str:
         """The value of a header, empty where there is none."""
         return self.headers.get(name, b"").decode("latin-1")
+
+    @contextmanager
+    def stage(self, stage: Stage, metrics: Metrics | None = None) -> Iterator[None]:
+        """Time one stage; ``metrics`` count it unless it fails."""
+        start = time.perf_counter()
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            end = time.perf_counter()
+            self.stages.append((stage, start, end))
+            if metrics is not None and not failed:
+                metrics.observe_stage(stage, end - start)
+
+    def seconds_by_stage(self) -> dict[Stage, float]:
+        """Of the stages so far; one that came several times, with all of it."""
+        seconds: dict[Stage, float] = {}
+        for stage, start, end in self.stages:
+            seconds[stage] = seconds.get(stage, 0.0) + end - start
+        return seconds
 
     def elapsed_ms(self) -> float:
         """Milliseconds since arrival."""
@@ -52,14 +96,35 @@ def context_of(request: Request) -> RequestContext:
     return context
 
 
+class Served(NamedTuple):
+    """A request of a measured endpoint whose answer has been written."""
+
+    context: RequestContext
+    endpoint: str
+    """Its name in the metrics."""
+    method: str
+    route: str
+    """Its path, with the names of parameters in place of what the caller gave."""
+    ended: float
+    """On the ``time.perf_counter`` clock."""
+
+
 class ContextMiddleware:
     """Gives each request its context, answers with ``x-request-id``, and measures the known endpoints."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, endpoints: Mapping[str, str]) -> None:
-        """``endpoints`` maps the measured paths to their names in the metrics."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        endpoints: Mapping[str, str],
+        observers: Sequence[Callable[[Served], None]] = (),
+    ) -> None:
+        """``endpoints`` maps the measured paths to their names in the metrics; ``observers`` are told of each of their
+        requests."""
         self._app = app
         self._metrics = metrics
         self._endpoints = endpoints
+        self._observers = observers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -74,6 +139,7 @@ class ContextMiddleware:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", []), header]
+                context.status = message["status"]
             await send(message)
 
         completed = False
@@ -81,10 +147,17 @@ class ContextMiddleware:
             await self._app(scope, receive, send_with_id)
             completed = True
         finally:
-            endpoint = self._endpoints.get(scope["path"])
+            endpoint = self._endpoints.get(scope["path"], context.endpoint)
             if endpoint is not None:
-                outcome = context.outcome if completed else "internal_error"
-                self._metrics.observe_request(endpoint, outcome, time.perf_counter() - context.arrival)
+                if not completed:
+                    context.outcome = "internal_error"
+                route = scope["path"] if scope["path"] in self._endpoints else scope["route"].path
+                served = Served(context, endpoint, scope["method"], route, time.perf_counter())
+                self._metrics.observe_request(
+                    endpoint, context.outcome, served.ended - context.arrival, context.budget_s
+                )
+                for observe in self._observers:
+                    observe(served)
 
 
 def _is_here() -> bool:

@@ -36,9 +36,15 @@ class UnauthorizedError(ServiceError):
 
 
 class ForbiddenError(ServiceError):
-    """A wrong API key."""
+    """A wrong API key, or one that has expired."""
 
     status, error_type = 403, "forbidden"
+
+
+class NotFoundError(ServiceError):
+    """A model or a release that is not served here."""
+
+    status, error_type = 404, "not_found"
 
 
 class BodyTimeoutError(ServiceError):
@@ -88,6 +94,12 @@ class ShedError(ServiceError):
         super().__init__(message, headers={"retry-after": str(max(1, math.ceil(retry_after_s)))})
 
 
+class RateLimitedError(ShedError):
+    """More requests than the API key may make."""
+
+    error_type = "rate_limited"
+
+
 class NotExplainableError(ServiceError):
     """The release that is served cannot say what its scores are made of."""
 
@@ -103,6 +115,16 @@ class ReleaseUnavailableError(ServiceError):
         """``reason`` is one of the reasons of ``service.releases``."""
         super().__init__(message)
         self.error_type = reason
+
+
+class DrainingError(ServiceError):
+    """The service is being stopped; only readiness says so, requests are served."""
+
+    status, error_type = 503, "draining"
+
+    def __init__(self) -> None:
+        """There is no more to say."""
+        super().__init__("not ready: the service is being stopped")
 
 
 class StoreDownError(ServiceError):

@@ -13,6 +13,7 @@ from service.budget import ENVOY_HEADER, Deadline, deadline_of
 from service.context import context_of
 from service.costs import OtherWork
 from service.loaded import LoadedRelease
+from service.open_inference import InferQuery
 from service.parsing import RankQuery, ScoreQuery
 from service.settings import Settings
 from service.state import state_of
@@ -20,27 +21,30 @@ from service.tickets import Demand
 
 PRIORITY_HEADER = b"x-ranktower-priority"
 
-Query = TypeVar("Query", ScoreQuery, RankQuery)
+Query = TypeVar("Query", ScoreQuery, InferQuery, RankQuery)
 
 
 async def read_query(request: Request, parse: Callable[[bytes, Settings], Query]) -> tuple[Query, Deadline]:
     """The validated query and how long it may take; raises as ``read_body`` and ``parse`` do."""
     state, context = state_of(request), context_of(request)
     body = await read_body(request, state.settings.limits)
-    context.read_s = time.perf_counter() - context.arrival
-    with state.metrics.stage("parse"):
+    context.stages.append(("queue", context.arrival, time.perf_counter()))
+    with context.stage("parse", state.metrics):
         query = parse(body, state.settings)
     header = context.header(ENVOY_HEADER)
     budget = state.settings.budget
-    return query, deadline_of(context.arrival, budget_ms=query.budget_ms, header=header, settings=budget)
+    deadline = deadline_of(context.arrival, budget_ms=query.budget_ms, header=header, settings=budget)
+    context.budget_s = deadline.at - context.arrival + budget.reserve_ms / 1000.0
+    return query, deadline
 
 
 def demand_of(request: Request, query: Query, deadline: Deadline, release: LoadedRelease) -> Demand:
-    """What the request asks of ``Turns``, for ``release`` to score it. Of the priority's header only ``low`` is known,
-    and any other value passed over."""
+    """What the request asks of ``Turns``, for ``release`` to score it; its trace and its log line say so too. Of the
+    priority's header only ``low`` is known, and any other value passed over."""
     context, costs, waits = context_of(request), release.costs, release.store.waits
     given = query.candidate_ids
     num_candidates = query.num_candidates if given is None else len(given)
+    context.release, context.num_candidates = release.release, num_candidates
     before: dict[OtherWork, int] = {} if waits else {"find": num_candidates}
     if given is None:
         before["retrieve"] = num_candidates

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 import traceback
 from datetime import UTC, datetime
 from typing import Any
@@ -31,17 +33,40 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(line, default=str).decode("utf-8")
 
 
+class OnceAMinute(logging.Filter):
+    """Lets the same message, whatever its arguments, pass once a minute: a library that repeats what cannot be helped
+    says so as often as it tries."""
+
+    def __init__(self) -> None:
+        """Nothing has passed yet."""
+        super().__init__()
+        self._passed_at: dict[tuple[str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is the first of its place in the code for a minute."""
+        place, now = (record.pathname, record.lineno), time.monotonic()
+        if now - self._passed_at.get(place, -math.inf) < 60.0:
+            return False
+        self._passed_at[place] = now
+        return True
+
+
 def log_config(level: str) -> dict[str, Any]:
     """Configuration for ``logging.config.dictConfig``, in the form that uvicorn passes on to its workers."""
+    stderr = {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stderr"}
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"json": {"()": "service.logs.JsonFormatter"}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stderr"}},
+        "filters": {"once_a_minute": {"()": "service.logs.OnceAMinute"}},
+        "handlers": {"stderr": stderr, "rarely": {**stderr, "filters": ["once_a_minute"]}},
         "root": {"level": "WARNING", "handlers": ["stderr"]},
         "loggers": {
             "service": {"level": level.upper()},
             # Its lines on every start and stop of a process only double the service's own.
             "uvicorn.error": {"level": "WARNING" if level == "info" else level.upper()},
+            "opentelemetry": {"handlers": ["rarely"], "propagate": False},
+            # Quotes a caller's wrong headers.
+            "opentelemetry.trace": {"level": "CRITICAL"},
         },
     }

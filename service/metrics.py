@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from ranktower.embedding_store.codec import SIDES
 from ranktower.embedding_store.overlay import OverlayPointer
+from ranktower.embedding_store.protocol import FailureKind
+from ranktower.ladder import LevelName
 from ranktower.release import Manifest
+from service.worker_files import render_workers
 
 MULTIPROC_ENV = "PROMETHEUS_MULTIPROC_DIR"
 _DURATION_BUCKETS = tuple(
-    ms / 1000 for ms in (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 25, 50, 100, 250, 500, 1000, 5000)
+    ms / 1000 for ms in (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8, 10, 12, 16, 20, 25, 50, 100, 250, 500, 1000, 5000)
 )
 _SHED_BUCKETS = tuple(us / 1e6 for us in (50, 100, 150, 200, 300, 400, 600, 800, 1000, 1500, 2000, 4000, 10_000))
 _CANDIDATE_BUCKETS = (0, 1, 10, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
-
+_SCORING_ENDPOINTS = ("score", "rank", "infer")
+_BUDGET_BUCKETS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0, 5.0)
 
 Stage = Literal["queue", "parse", "fetch", "score", "serialize"]
+ShedReason = Literal["queue_full", "no_time", "long_wait"]
+"""Why a request is refused: too many wait; its budget would not suffice; without a budget, it would wait too long."""
+Priority = Literal["normal", "low"]
 Role = Literal["current", "canary", "shadow"]
 """What a release is served as."""
 
@@ -38,6 +46,7 @@ class Metrics:
         self._register_requests()
         self._register_releases()
         self._register_overlays()
+        self._begin_at_zero()
 
     def _register_requests(self) -> None:
         self._request_duration = self._histogram(
@@ -50,13 +59,20 @@ class Metrics:
         stages = self._histogram(
             "stage_duration_seconds", "Time in one stage of a request.", _DURATION_BUCKETS, "stage"
         )
+        budget_used = self._histogram(
+            "budget_used_ratio",
+            "Of answers with scores to requests with a budget: time from arrival to the end of the answer, to budget.",
+            _BUDGET_BUCKETS,
+            "endpoint",
+        )
         # Children looked up once: a lookup by label takes a lock and a tuple for every request.
         self._stages = {stage: stages.labels(stage) for stage in get_args(Stage)}
+        self._budget_used = {endpoint: budget_used.labels(endpoint) for endpoint in _SCORING_ENDPOINTS}
         self.candidates = self._histogram("candidates", "Candidates of a request.", _CANDIDATE_BUCKETS)
         self.missing = self._counter("missing", "Users or candidates without a stored row.", "side")
         self.computed = self._counter("computed", "Users or candidates computed from a request's features.", "side")
         self.degraded = self._counter("degraded", "Answers below full scoring.", "level", "reason")
-        self._shed = self._counter("shed", "Requests refused for load.", "reason")
+        self._shed = self._counter("shed", "Requests refused for load.", "reason", "priority")
         self._shed_duration = self._histogram(
             "shed_duration_seconds", "From the reading of a request to its refusal for load.", _SHED_BUCKETS
         )
@@ -99,30 +115,39 @@ class Metrics:
         )
         self._overlay_rows = {side: overlay_rows.labels(side) for side in SIDES}
 
+    def _begin_at_zero(self) -> None:
+        """Counters that come with their first event have no increase by it, so those of alerts are there before."""
+        for side in SIDES:
+            self.missing.labels(side)
+            self.computed.labels(side)
+        for kind in (*get_args(FailureKind), "rejected_row"):
+            self.store_errors.labels(kind)
+        for reason, priority in product(get_args(ShedReason), get_args(Priority)):
+            self._shed.labels(reason, priority)
+        for level, cause in product(get_args(LevelName)[1:], ("budget", "load", "overrun")):
+            self.degraded.labels(level, cause)
+        for endpoint in _SCORING_ENDPOINTS:
+            self._request_duration.labels(endpoint, "ok")
+
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"ranktower_{name}", text, labels, registry=self.registry)
 
     def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
         return Histogram(f"ranktower_{name}", text, labels, buckets=buckets, registry=self.registry)
 
-    def observe_request(self, endpoint: str, outcome: str, seconds: float) -> None:
-        """Count one answered request."""
+    def observe_request(self, endpoint: str, outcome: str, seconds: float, budget_s: float = math.inf) -> None:
+        """Count one answered request; an infinite budget is none."""
         self._request_duration.labels(endpoint, outcome).observe(seconds)
+        if outcome == "ok" and budget_s < math.inf and endpoint in self._budget_used:
+            self._budget_used[endpoint].observe(seconds / budget_s)
 
-    def count_shed(self, reason: str, seconds: float) -> None:
+    def count_shed(self, reason: ShedReason, seconds: float, priority: Priority = "normal") -> None:
         """Count a request refused for load, so many seconds after it was read."""
-        self._shed.labels(reason).inc()
+        self._shed.labels(reason, priority).inc()
         self._shed_duration.observe(seconds)
 
-    @contextmanager
-    def stage(self, stage: Stage) -> Iterator[None]:
-        """Time one stage of a request; not counted when it fails."""
-        start = time.perf_counter()
-        yield
-        self._stages[stage].observe(time.perf_counter() - start)
-
     def observe_stage(self, stage: Stage, seconds: float) -> None:
-        """Count a stage timed elsewhere."""
+        """Count one stage of a request."""
         self._stages[stage].observe(seconds)
 
     def serve_release(self, role: Role, manifest: Manifest) -> None:
@@ -136,6 +161,8 @@ class Metrics:
         before = self._served.pop(role, None)
         if before is not None:
             self._release_info.labels(before.model, before.release, role).set(0)
+            if role == "current":
+                self._release_age.set(math.nan)
 
     def serve_overlay(self, pointer: OverlayPointer | None) -> None:
         """Say which overlay the served release has; None for none."""
@@ -144,25 +171,9 @@ class Metrics:
             gauge.set(pointer.num_rows(side) if pointer else 0)
 
     def render(self) -> bytes:
-        """The exposition text, over all workers where there are several."""
-        if "current" in self._served:
-            self._release_age.set(max(0.0, time.time() - self._served["current"].created.timestamp()))
+        """The exposition text, over all workers where there are several. It takes milliseconds; any thread may."""
+        served = self._served.get("current")
+        if served is not None:
+            self._release_age.set(max(0.0, time.time() - served.created.timestamp()))
         folder = os.environ.get(MULTIPROC_ENV)
-        if folder is None:
-            return generate_latest(self.registry)
-        _forget_dead_workers(Path(folder))
-        merged = CollectorRegistry()
-        multiprocess.MultiProcessCollector(merged, path=folder)  # type: ignore[no-untyped-call]
-        return generate_latest(merged)
-
-
-def _forget_dead_workers(folder: Path) -> None:
-    """Drop the gauges of workers that are gone; their counters stay, for a counter must not go back."""
-    for path in folder.glob("gauge_live*_*.db"):
-        pid = int(path.stem.rsplit("_", 1)[1])
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            multiprocess.mark_process_dead(pid, path=str(folder))  # type: ignore[no-untyped-call]
-        except PermissionError:
-            continue
+        return generate_latest(self.registry) if folder is None else render_workers(Path(folder))

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from service.answering import Scored
 from service.context import context_of
+from service.costs import OtherWork
 from service.loaded import LoadedRelease
 from service.state import state_of
 
@@ -20,24 +21,30 @@ def answer(
     request: Request, release: LoadedRelease, scored: Scored, fields: Callable[[], Mapping[str, Any]]
 ) -> Response:
     """The JSON of ``scored``; ``fields`` makes those of the endpoint, ``scores`` or ``items`` among them."""
+    context = context_of(request)
     began = time.perf_counter()
     own = fields()
     content = {
-        "request_id": context_of(request).request_id,
+        "request_id": context.request_id,
         "release": release.release,
         "user": scored.user,
         **own,
         **({} if scored.computed is None else {"computed": scored.computed}),
         "degraded": scored.degraded,
-        "took_ms": round(context_of(request).elapsed_ms(), 3),
+        "took_ms": round(context.elapsed_ms(), 3),
     }
     body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)  # float32 as it is, and NaN as null
-    took_s = time.perf_counter() - began
-    state = state_of(request)
-    state.metrics.observe_stage("serialize", took_s)
-    state.metrics.answers[state.releases.role_of(release)].inc()
     if "items" in own:
-        release.costs.line("ranking").learn(len(own["items"]), took_s)
+        count_answer(request, release, began, work="ranking", size=len(own["items"]))
     else:
-        release.costs.line("answer").learn(len(scored.scores), took_s)
+        count_answer(request, release, began, work="answer", size=len(scored.scores))
     return Response(body, media_type="application/json")
+
+
+def count_answer(request: Request, release: LoadedRelease, began: float, *, work: OtherWork, size: int) -> None:
+    """Into the metrics with an answer of ``size`` scores or items, written since ``began``; its cost is learned."""
+    state, ended = state_of(request), time.perf_counter()
+    context_of(request).stages.append(("serialize", began, ended))
+    state.metrics.observe_stage("serialize", ended - began)
+    state.metrics.answers[state.releases.role_of(release)].inc()
+    release.costs.line(work).learn(size, ended - began)

@@ -26,6 +26,7 @@ MAX_EXPLAINED = 32
 _FIELDS = frozenset({"user_id", "candidate_ids", "budget_ms", "user_features", "item_features"})
 _SCORE_FIELDS = _FIELDS | {"freshness"}
 _RANK_FIELDS = _SCORE_FIELDS | {"top_k", "num_candidates"}
+_EXPLAIN_FIELDS = _FIELDS | {"levels"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,8 @@ class ScoreQuery(Query):
     """Body of ``POST /v1/score`` and ``POST /v1/explain``."""
 
     candidate_ids: list[Id]
+    levels: bool = False
+    """Of ``POST /v1/explain`` alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +66,12 @@ def parse_score(body: bytes, settings: Settings) -> ScoreQuery:
         MalformedError: not JSON, an unknown or absent field, a wrong type or value; names the field.
         TooManyCandidatesError: more than ``limits.max_candidates``.
     """
-    return _parse_score(_load(body, _SCORE_FIELDS), settings, settings.limits.max_candidates)
+    return _parse_score(load_object(body, _SCORE_FIELDS), settings, settings.limits.max_candidates)
 
 
 def parse_explain(body: bytes, settings: Settings) -> ScoreQuery:
     """As ``parse_score``, for ``POST /v1/explain``: 1 to ``MAX_EXPLAINED`` candidates."""
-    query = _parse_score(_load(body, _FIELDS), settings, MAX_EXPLAINED)
+    query = _parse_score(load_object(body, _EXPLAIN_FIELDS), settings, MAX_EXPLAINED)
     if not query.candidate_ids:
         raise MalformedError(f"candidate_ids: must hold 1 to {MAX_EXPLAINED} ids, got none")
     return query
@@ -76,12 +79,13 @@ def parse_explain(body: bytes, settings: Settings) -> ScoreQuery:
 
 def _parse_score(content: Mapping[str, Any], settings: Settings, limit: int) -> ScoreQuery:
     common = _common(content, settings)
-    return ScoreQuery(**common, candidate_ids=_candidates(_required(content, "candidate_ids"), limit))
+    candidates = _candidates(_required(content, "candidate_ids"), limit)
+    return ScoreQuery(**common, candidate_ids=candidates, levels=_flag(content, "levels"))
 
 
 def parse_rank(body: bytes, settings: Settings) -> RankQuery:
     """As ``parse_score``, for ``POST /v1/rank``."""
-    content = _load(body, _RANK_FIELDS)
+    content = load_object(body, _RANK_FIELDS)
     limit = settings.limits.max_candidates
     candidates = content.get("candidate_ids")
     num_candidates = _count(content, "num_candidates", limit)
@@ -102,23 +106,24 @@ def _common(content: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """The fields of ``Query``."""
     return {
         "user_id": _user_id(content),
-        "budget_ms": _budget(content.get("budget_ms"), settings.budget.max_ms),
+        "budget_ms": budget_of(content.get("budget_ms"), settings.budget.max_ms),
         "user_features": _features(content.get("user_features"), "user_features"),
         "item_features": _item_features(content.get("item_features"), settings.limits.max_item_features),
         "freshness": _flag(content, "freshness"),
     }
 
 
-def _load(body: bytes, fields: frozenset[str]) -> dict[str, Any]:
+def load_object(body: bytes, fields: frozenset[str]) -> dict[str, Any]:
+    """The JSON object in ``body``; MalformedError if it is none, or has another field than ``fields``."""
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise MalformedError(f"the body is not JSON in UTF-8 (line {error.lineno}, column {error.colno})") from None
     if type(content) is not dict:
-        raise MalformedError(f"the body must be a JSON object, not {_kind(content)}")
+        raise MalformedError(f"the body must be a JSON object, not {kind_of(content)}")
     unknown = content.keys() - fields
     if unknown:
-        raise MalformedError(f"{_show(min(unknown))}: unknown field; known are {', '.join(sorted(fields))}")
+        raise MalformedError(f"{shown(min(unknown))}: unknown field; known are {', '.join(sorted(fields))}")
     return content
 
 
@@ -137,7 +142,7 @@ def _user_id(content: Mapping[str, Any]) -> Id:
 
 def _candidates(values: Any, limit: int) -> list[Id]:
     if type(values) is not list:
-        raise MalformedError(f"candidate_ids: must be a list, not {_kind(values)}")
+        raise MalformedError(f"candidate_ids: must be a list, not {kind_of(values)}")
     if len(values) > limit:
         raise TooManyCandidatesError(f"candidate_ids: {len(values)} candidates, at most {limit} are accepted")
     kinds = set(map(type, values))
@@ -149,14 +154,15 @@ def _candidates(values: Any, limit: int) -> list[Id]:
 
 def _no_id(value: Any) -> str:
     # An integer of more bits is a float by the time it is seen here.
-    return f"must be a string or an integer (of at most 64 bits), not {_kind(value)}"
+    return f"must be a string or an integer (of at most 64 bits), not {kind_of(value)}"
 
 
-def _budget(value: Any, max_ms: float) -> float | None:
+def budget_of(value: Any, max_ms: float) -> float | None:
+    """A validated ``budget_ms``, None where the request has none; MalformedError unless 0 < value <= ``max_ms``."""
     if value is None:
         return None
     if type(value) not in (int, float) or not math.isfinite(value) or not 0 < value <= max_ms:
-        raise MalformedError(f"budget_ms: must be a number above 0 and at most {max_ms:g}, got {_show(value)}")
+        raise MalformedError(f"budget_ms: must be a number above 0 and at most {max_ms:g}, got {shown(value)}")
     return float(value)
 
 
@@ -165,20 +171,20 @@ def _count(content: Mapping[str, Any], field: str, limit: int) -> int | None:
     if value is None:
         return None
     if type(value) is not int or not 1 <= value <= limit:
-        raise MalformedError(f"{field}: must be an integer from 1 to {limit}, got {_show(value)}")
+        raise MalformedError(f"{field}: must be an integer from 1 to {limit}, got {shown(value)}")
     return value
 
 
 def _flag(content: Mapping[str, Any], field: str) -> bool:
     value = content.get(field)
     if value is not None and type(value) is not bool:
-        raise MalformedError(f"{field}: must be true or false, got {_show(value)}")
+        raise MalformedError(f"{field}: must be true or false, got {shown(value)}")
     return value is True
 
 
 def _features(value: Any, field: str) -> Features | None:
     if value is not None and type(value) is not dict:
-        raise MalformedError(f"{field}: must be an object, not {_kind(value)}")
+        raise MalformedError(f"{field}: must be an object, not {kind_of(value)}")
     return value
 
 
@@ -190,17 +196,19 @@ def _item_features(value: Any, limit: int) -> Mapping[str, Features] | None:
         raise MalformedError(f"item_features: of {len(of_each)} items, at most {limit} are accepted")
     for item, features in of_each.items():
         if type(features) is not dict:
-            raise MalformedError(f"item_features[{_show(item)}]: must be an object, not {_kind(features)}")
+            raise MalformedError(f"item_features[{shown(item)}]: must be an object, not {kind_of(features)}")
     return of_each
 
 
 _KINDS = {bool: "a boolean", float: "a float", type(None): "null", list: "a list", dict: "an object", str: "a string"}
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """What a value from JSON is, for the text of an error."""
     return _KINDS.get(type(value), "an integer")
 
 
-def _show(value: Any) -> str:
+def shown(value: Any) -> str:
+    """The value as JSON, cut off where it is long, for the text of an error."""
     text = orjson.dumps(value).decode("utf-8") if not isinstance(value, float) else repr(value)
     return text if len(text) <= 80 else f"{text[:80]}..."

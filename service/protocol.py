@@ -17,6 +17,7 @@ _FRAMING = (b"content-length", b"transfer-encoding")
 class HttpProtocol(HttpToolsProtocol):
     """Reads on where the parser stopped for an upgrade, with a new parser that is not told of it.
 
+    Keeps no connection alive while the service drains, so that clients move on before it closes their connections.
     Puts into the state of a request's scope when it was read and when it may have arrived (``read_at``, ``arrival``, of
     ``time.perf_counter``), and how to ask whether the client has left (``is_gone``).
     """
@@ -31,6 +32,13 @@ class HttpProtocol(HttpToolsProtocol):
         state["read_at"] = now = time.perf_counter()
         state["arrival"] = now if busy_since is None else busy_since
         state["is_gone"] = self.transport.is_closing
+
+    def on_headers_complete(self) -> None:
+        """As uvicorn's. The answer to a request that comes while the service drains says ``connection: close``."""
+        super().on_headers_complete()
+        drain = self.app_state.get("drain")
+        if drain is not None and drain.begun:
+            self.cycle.keep_alive = False
 
     def data_received(self, data: bytes) -> None:
         """As uvicorn's, but for upgrades: the service has none."""

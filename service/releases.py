@@ -80,6 +80,10 @@ class Releases:
             return current
         return trial.release
 
+    def served(self) -> dict[str, LoadedRelease]:
+        """All that answer, by their ids: the current one, and the canary. Raises as ``current``."""
+        return {release.release: release for release in (self.current(), self._trials["canary"].release) if release}
+
     def role_of(self, release: LoadedRelease) -> Role:
         """As what a release answers; one that was replaced while it did counts as current."""
         return "canary" if release is self._trials["canary"].release and release is not self._current else "current"

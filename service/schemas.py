@@ -79,6 +79,9 @@ class ExplainRequest(_Request):
     """Body of POST /v1/explain."""
 
     candidate_ids: Annotated[list[Id], Field(min_length=1, max_length=MAX_EXPLAINED)]
+    levels: bool | None = Field(
+        default=None, description="Whether the answer is to have the scores of the ladder's lower levels too."
+    )
 
 
 class Degraded(BaseModel):
@@ -155,6 +158,13 @@ class Match(BaseModel):
     contribution: float = Field(description="The cosine over the model's temperature.")
 
 
+class LevelScores(BaseModel):
+    """What the ladder's lower levels give one candidate, on the scale of full scoring."""
+
+    maxsim: float | None
+    pooled: float | None
+
+
 class Explanation(BaseModel):
     """What the score of one candidate is made of."""
 
@@ -168,6 +178,10 @@ class Explanation(BaseModel):
     )
     item_attention: list[list[float]] = Field(
         description="Weights with which each item sub-space (row) attends to the user sub-spaces; a row sums to 1."
+    )
+    levels: LevelScores | None = Field(
+        default=None,
+        description="Only where the request's levels is true; null where the release has no ladder.",
     )
 
 

@@ -17,12 +17,14 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from uvicorn.supervisors import Multiprocess
 
 from ranktower.errors import ConfigError
+from service.api_keys import check_keys
+from service.draining import STOP_SIGNALS, Workers
 from service.logs import log_config
 from service.protocol import HttpProtocol
 from service.settings import ENV_PREFIX, SHARED_FOLDER_ENV, Settings, load_settings
+from service.tracing import tracing_is_asked_for
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -43,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT, then finish the requests under way. Returns the exit status.
 
     Raises:
-        ConfigError: the configuration is wrong, or the address cannot be listened on.
+        ConfigError: the configuration is wrong, API keys are required and there are none, or the address cannot be
+            listened on.
     """
     arguments = vars(_parser().parse_args(argv))
     overrides: dict[str, dict[str, Any]] = {}
@@ -52,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             overrides.setdefault(section, {})[key] = arguments[option]
     settings = load_settings(overrides, arguments["config"])
     logging.config.dictConfig(log_config(settings.log.level))
+    check_keys(settings)
+    tracing_is_asked_for(os.environ)  # raises here, not in each worker, where it cannot be had
     listener = _listen(settings)
     _on_stop_signals(_stop_at_once)
     with listener, tempfile.TemporaryDirectory(prefix="ranktower-workers-") as folder:
@@ -82,7 +87,7 @@ def _run(settings: Settings, listener: socket.socket, shared_folder: str) -> Non
     )
     if settings.http.workers > 1:
         _share_with_workers(shared_folder)
-        Multiprocess(config, sockets=[listener]).run()
+        Workers(config, listener, settings.http.drain_delay_s).run()
         return
     server = uvicorn.Server(config)
 
@@ -119,7 +124,7 @@ def _stop_at_once(number: int, frame: FrameType | None) -> None:
 
 
 def _on_stop_signals(handler: Callable[[int, FrameType | None], None]) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         signal.signal(number, handler)
 
 

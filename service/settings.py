@@ -42,8 +42,10 @@ class HttpSettings(Section):
     """0 lets the system choose; the log names the port."""
     workers: int = Field(default=1, ge=1, le=256)
     backlog: int = Field(default=2048, ge=1)
+    drain_delay_s: float = Field(default=0, ge=0, le=600, allow_inf_nan=False)
+    """After SIGTERM, how long to serve on while readiness is off already, until no one sends any more."""
     drain_timeout_s: int = Field(default=30, ge=1)
-    """After SIGTERM, how long the requests under way may still take."""
+    """After that, how long the requests under way may still take."""
 
 
 class ReleaseSettings(Section):
@@ -68,6 +70,8 @@ class StoreSettings(Section):
     users: Literal["local", "redis"] = "local"
     items: Literal["local", "redis", "local+redis"] = "local"
     redis_url: SecretStr | None = None
+    redis_password_file: Path | None = None
+    """A mounted secret: the password of the URL's user, where the URL has none."""
     redis_cluster: bool = False
     timeout_ms: Milliseconds = 50.0
     """How long a request waits for the store; the request's own budget may make it less."""
@@ -76,14 +80,20 @@ class StoreSettings(Section):
     """Of one worker to Redis, or to each node of a cluster."""
 
     def redis_options(self) -> RedisOptions:
-        """How to reach Redis; ConfigError if the URL is missing or is none, without showing it."""
+        """How to reach Redis; ConfigError if the URL is missing or is none, without showing it, or if the file of the
+        password cannot be read."""
         # Here, because the client is large and the process that only starts the workers has no use for it.
-        from ranktower.embedding_store.redis_client import RedisOptions
+        from ranktower.embedding_store.redis_client import RedisOptions, read_password
 
         if self.redis_url is None:
             raise ConfigError(f"store.redis_url: not set (set {ENV_PREFIX}STORE__REDIS_URL)")
+        try:
+            password = read_password(self.redis_password_file) if self.redis_password_file else None
+        except ConfigError as error:
+            raise ConfigError(f"store.redis_password_file: {error}") from None
         options = RedisOptions(
             self.redis_url.get_secret_value(),
+            password,
             cluster=self.redis_cluster,
             connect_timeout_s=self.connect_timeout_ms / 1000.0,
             max_connections=self.max_connections,
@@ -131,14 +141,35 @@ class OverloadSettings(Section):
 class AuthSettings(Section):
     """Who may ask."""
 
+    required: bool | None = None
+    """Whether to serve only with keys; null: unless ``http.host`` is a loopback address."""
+    keys_file: Path | None = None
+    """The keys' hashes, as ``ranktower keys`` writes them; the service follows the file."""
     api_key: SecretStr | None = Field(default=None, min_length=16)
-    """Asked of every request under /v1 when set; by environment only."""
+    """One more key, by environment only."""
+
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether there may be keys. A keys file without any lets nobody in."""
+        return self.keys_file is not None or self.api_key is not None
+
+
+class ConsoleSettings(Section):
+    """The page for people under /console."""
+
+    enabled: bool = True
 
 
 class LogSettings(Section):
     """What is logged, as JSON lines on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    slow_ms: Milliseconds = 100.0
+    """A request that takes as long gets a line, and one that fails; of the others only a share does."""
+    sample: float = Field(default=0.0, ge=0, le=1)
+    """That share."""
+    max_lines_per_s: int = Field(default=10, ge=1, le=100_000)
+    """Lines of one worker about requests; how many are left out for it is logged too."""
 
 
 class Settings(BaseSettings):
@@ -155,6 +186,7 @@ class Settings(BaseSettings):
     budget: BudgetSettings = BudgetSettings()
     overload: OverloadSettings = OverloadSettings()
     auth: AuthSettings = AuthSettings()
+    console: ConsoleSettings = ConsoleSettings()
     log: LogSettings = LogSettings()
 
     @classmethod

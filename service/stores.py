@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -210,6 +211,13 @@ class ReleaseStore:
         user_times_s = await self._users.fetch_times("user", user_ids, timeout_s=timeout_s)
         item_times_s = await self._items.fetch_times_of_each("item", item_ids, timeout_s=timeout_s)
         return [np.maximum(user_times_s, times_s) <= self._created_s for times_s in item_times_s]
+
+    def example_users(self, num_users: int) -> list[str]:
+        """At most so many different ids of the release's own table of users, others each time; none without a table."""
+        table = self._local.tables.get("user") if self._local is not None else None
+        if table is None:
+            return []
+        return table.ids_at(np.array(random.sample(range(len(table)), min(num_users, len(table))), dtype=np.int64))
 
     def cover(self, overlay: Overlay | None) -> Mapping[Side, RowTable]:
         """What ``use_overlay`` takes. This is work; any thread may do it."""

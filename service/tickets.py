@@ -46,7 +46,7 @@ class Ticket:
 
     __slots__ = (
         "_turns", "after_s", "before_s", "demand", "future", "is_fetching", "is_ready", "is_tried", "key", "latest",
-        "least_s", "pressure", "until", "waited_s",
+        "least_s", "pressure", "until",
     )  # fmt: skip
 
     def __init__(self, turns: Turns, demand: Demand, now: float, number: int) -> None:
@@ -66,8 +66,6 @@ class Ticket:
         """Whether it has its rows, and waits for its turn."""
         self.is_tried = False
         """Whether it is scored even where that looks hopeless: a wrong estimate could else never be corrected."""
-        self.waited_s = 0.0
-        """How long it has waited for its turn."""
         self.until = math.inf
         """When the scoring must be done, on the ``time.perf_counter`` clock; known once it is the request's turn."""
         self.pressure: Pressure = "budget"

@@ -14,15 +14,11 @@ from bisect import bisect_right, insort
 from collections.abc import Iterator
 from contextlib import contextmanager
 from operator import attrgetter
-from typing import Literal
 
 from service.errors import ShedError
-from service.metrics import Metrics
+from service.metrics import Metrics, Priority, ShedReason
 from service.settings import OverloadSettings
 from service.tickets import Demand, Pressure, Ticket
-
-Reason = Literal["queue_full", "no_time", "long_wait"]
-"""Why a request is refused: too many wait; its budget would not suffice; without a budget, it would wait too long."""
 
 _key = attrgetter("key")
 _RATE = 0.1
@@ -101,7 +97,7 @@ class Turns:
         if len(self._waiting) >= (self._max_waiting // 2 if demand.is_low else self._max_waiting):
             raise self.shed(ticket, "queue_full", f"{len(self._waiting)} requests are waiting", retry_after_s=wait_s)
         if done_at > ticket.latest:
-            reason: Reason = "no_time" if demand.deadline.is_finite else "long_wait"
+            reason: ShedReason = "no_time" if demand.deadline.is_finite else "long_wait"
             raise self.shed(ticket, reason, f"the request would wait {wait_s * 1e3:.1f} ms", retry_after_s=wait_s)
         if self._would_spoil(ticket, place, done_at):
             raise self.shed(ticket, "no_time", "others would come too late", retry_after_s=wait_s)
@@ -118,10 +114,11 @@ class Turns:
                 return True
         return False
 
-    def shed(self, ticket: Ticket, reason: Reason, text: str, *, retry_after_s: float) -> ShedError:
+    def shed(self, ticket: Ticket, reason: ShedReason, text: str, *, retry_after_s: float) -> ShedError:
         """Count a refusal, and make its error."""
         now = time.perf_counter()
-        self._metrics.count_shed(reason, now - (ticket.demand.read_at or now))
+        priority: Priority = "low" if ticket.demand.is_low else "normal"
+        self._metrics.count_shed(reason, now - (ticket.demand.read_at or now), priority)
         return ShedError(f"overloaded: {text}", retry_after_s=retry_after_s)
 
     async def await_fetch(self, ticket: Ticket) -> None:
@@ -129,10 +126,8 @@ class Turns:
         if self._num_fetching < _MAX_FETCHING:
             self._begin_fetch(ticket)
             return
-        asked_at = time.perf_counter()
         ticket.future = asyncio.get_running_loop().create_future()
         await ticket.future
-        ticket.waited_s += time.perf_counter() - asked_at
 
     def _begin_fetch(self, ticket: Ticket) -> None:
         ticket.is_fetching = True
@@ -151,14 +146,12 @@ class Turns:
 
     async def await_turn(self, ticket: Ticket) -> None:
         """See ``Ticket.turn``."""
-        asked_at = time.perf_counter()
         self._end_fetch(ticket)
         ticket.is_ready = True
         ticket.future = asyncio.get_running_loop().create_future()
         self._open_soon()
         await ticket.future
         now = time.perf_counter()
-        ticket.waited_s += now - asked_at
         self._learn_between(now)
         self.busy_since = now
         self._give_time(ticket, now)

@@ -6,11 +6,14 @@ import os
 from pathlib import Path
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content`` atomically: a reader sees the old file or the new one, never a part."""
+def write_file(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Replace ``path`` by ``content`` atomically: a reader sees the old file or the new one, never a part.
+
+    ``mode`` has the permissions, less those that the process's umask withholds.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with aside.open("wb") as file:
+        with open(aside, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import redis
@@ -43,6 +44,8 @@ class RedisOptions:
 
     url: str = field(repr=False)
     """``redis://`` or ``rediss://`` (TLS) ``[user:password@]host:port/db``; a secret, never printed."""
+    password: str | None = field(default=None, repr=False)
+    """Where it is not in the URL."""
     cluster: bool = False
     connect_timeout_s: float = 1.0
     timeout_s: float = 5.0
@@ -50,13 +53,18 @@ class RedisOptions:
     max_connections: int = 32
 
     def connection_options(self) -> dict[str, Any]:
-        """The URL's parts as redis-py wants them; ConfigError for no such URL. Its text never shows the URL."""
+        """The URL's parts and the password as redis-py wants them; ConfigError for no such URL, and for two passwords.
+        Its text never shows the URL."""
         try:
             options: dict[str, Any] = dict(parse_url(self.url))
         except ValueError:
             raise ConfigError(
                 "store url: not a redis:// or rediss:// URL (is a sign in the password not percent-encoded?)"
             ) from None
+        if self.password is not None:
+            if "password" in options:
+                raise ConfigError("store url: has a password, and there is a password file as well; leave one out")
+            options["password"] = self.password
         return options
 
     @property
@@ -64,6 +72,17 @@ class RedisOptions:
         """Host and port, or the socket's path, for messages."""
         options = self.connection_options()
         return str(options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}")
+
+
+def read_password(path: Path) -> str:
+    """The password in a mounted secret's file, without the end of its line; ConfigError where there is none."""
+    try:
+        password = path.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
+    if not password:
+        raise ConfigError(f"{path}: is empty")
+    return password
 
 
 @contextmanager
@@ -278,8 +297,9 @@ def open_sync_client(options: RedisOptions) -> redis.Redis | redis.RedisCluster:
         "socket_connect_timeout": options.connect_timeout_s,
         "decode_responses": False,
         "retry": Retry(ExponentialBackoff(cap=1.0, base=0.05), 3),
+        # Asked for here also for the error about a wrong URL, which does not show it.
+        "password": options.connection_options().get("password"),
     }
-    options.connection_options()  # for its error, which does not show the URL
     if options.cluster:
         return redis.RedisCluster.from_url(options.url, **settings)
     return redis.Redis.from_url(options.url, **settings)

@@ -37,7 +37,8 @@ async def explain(request: Request) -> Response:
         demand = demand_of(request, query, deadline, release)
         with state.turns.admit(demand) as ticket:
             pairs = await Answering(query, release, ticket, context, state.metrics).pairs(ids)
-            explanations = explain_pairs(release.scorer, pairs, ids)
+            ladder = release.manifest.ladder if query.levels else None
+            explanations = explain_pairs(release.scorer, pairs, ids, ladder)
             content = {
                 "request_id": context.request_id,
                 "release": release.release,

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.errors import DrainingError
 from service.schemas import ErrorBody, LiveResponse, ReadyResponse
 from service.state import state_of
 
@@ -30,7 +31,10 @@ async def livez() -> Response:
 async def readyz(request: Request) -> Response:
     """200 once a release is verified (but for its large files, which follow), warmed up and has reproduced its golden
     scores. A newer release that was refused is named, while the old one goes on being served, and so is a canary or
-    shadow."""
-    releases = state_of(request).releases
+    shadow. 503 ``draining`` once the service is being stopped."""
+    state = state_of(request)
+    if state.drain.begun:
+        raise DrainingError
+    releases = state.releases
     answer = {"status": "ready", "release": releases.current().release, **releases.describe()}
     return Response(orjson.dumps(answer), media_type="application/json")

@@ -22,7 +22,7 @@ _FIELDS = frozenset(ReleaseResponse.model_fields) - {"refused", *VARIATION_ROLES
     "/v1/release",
     summary="The release being served",
     response_model=None,
-    responses={200: {"model": ReleaseResponse}, **{code: ERRORS[code] for code in (401, 403, 503)}},
+    responses={200: {"model": ReleaseResponse}, **{code: ERRORS[code] for code in (401, 403, 429, 503)}},
 )
 async def release(request: Request) -> Response:
     """Identity, shape, offline metrics and parity figures of the release, from its manifest."""

@@ -6,6 +6,6 @@ import sys
 from pathlib import Path
 
 _BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-for folder in (_BENCHMARKS, _BENCHMARKS / "peers"):
+for folder in (_BENCHMARKS, _BENCHMARKS / "peers", _BENCHMARKS / "locust"):
     if str(folder) not in sys.path:
         sys.path.append(str(folder))

@@ -54,7 +54,7 @@ def test_every_command_of_the_page(
     run(commands[0], like="rollback")
     assert registry.current("films").release == first
     assert "3 items" in run(commands[0], like="--delta")
-    assert first in run(commands[0], like="--dry-run")
+    assert "would remove 0 bytes" in run(commands[0], like="--dry-run")  # there are but two
     run(commands[0], like="gc")
     assert commands == []
     assert set(registry.releases("films")) == {first, second}

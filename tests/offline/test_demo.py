@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from offline import demo
+from offline import demo, pipeline
 from ranktower.data.tables import read_tables
 from ranktower.errors import RankTowerError
 from ranktower.training.config import TrainConfig
@@ -68,7 +68,7 @@ def test_without_data_or_network_it_simulates_and_says_why(
         monkeypatch.setenv(proxy, "http://127.0.0.1:9")  # nothing listens there
     monkeypatch.setenv("NO_PROXY", "")
     monkeypatch.setenv("no_proxy", "")
-    monkeypatch.setattr(demo, "SIMULATED", ("--users", "50", "--items", "80"))
+    monkeypatch.setattr(demo, "simulated_tables", lambda tables: pipeline.simulated_tables(tables, 50, 80))
     tables = demo._make_tables(Path("work"))
     assert read_tables(tables).users.height == 50
     assert "Data: the cascade simulator (RANKTOWER_DATA_DIR is not set" in capfd.readouterr().out
@@ -78,12 +78,6 @@ def test_a_named_folder_without_a_data_set_is_an_error(tmp_path: Path, monkeypat
     monkeypatch.setenv("RANKTOWER_DATA_DIR", str(tmp_path))
     with pytest.raises(RankTowerError, match=str(tmp_path)):
         demo._make_tables(tmp_path / "work")
-
-
-def test_a_failed_step_ends_the_demo(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(RankTowerError, match="step 'publish' ended with status 2"):
-        demo._step("publish", "publish", "--registry", "/nowhere", "--model", "no name")
-    assert "ranktower publish: model: 'no name' is not a model name" in capfd.readouterr().err
 
 
 def test_a_service_that_never_becomes_ready_is_an_error_with_its_log(

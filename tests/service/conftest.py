@@ -51,7 +51,8 @@ from ranktower.verification import hash_files
 MODEL = "demo"
 NUM_USERS = 20
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
-ODD_IDS = ('a "quoted" id', "line\nbreak", "ключ-ß-鍵", "back\\slash", "{}:*?[x]", "-", "007", "1e3", "x" * 256)
+MARKUP = '<img src="x" onerror="alert(1)">'
+ODD_IDS = ('a "quoted" id', "line\nbreak", "ключ-ß-鍵", "back\\slash", "{}:*?[x]", "-", "007", "1e3", "x" * 256, MARKUP)
 USER_COLUMNS = {"country": ["de", "fr", "us"], "tags": [["a"], ["b", "c"], ["a", "d", "c"], []]}
 
 

@@ -1,4 +1,4 @@
-"""The API key on a running server."""
+"""API keys on a running server: who is let in, and what an answer tells."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_key_opens(locked: Any, headers: dict[str, str]) -> None:
     assert locked.client.get("/v1/release", headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/v1/score", "/v1/rank", "/v1/nothing"])
+@pytest.mark.parametrize("path", ["/v1/score", "/v1/rank", "/v1/nothing", "/v1/%73core", "/v2/models/demo/infer"])
 @pytest.mark.parametrize("headers", [{}, {"authorization": "Basic abc"}, {"cookie": f"x-api-key={KEY}"}])
 def test_no_key_is_401(locked: Any, path: str, headers: dict[str, str]) -> None:
     answer = locked.client.post(path, json=BODY, headers=headers)
@@ -43,9 +43,20 @@ def test_a_wrong_key_is_403(locked: Any, key: str) -> None:
     assert answer.json()["error_type"] == "forbidden"
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/docs", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/v2/health/ready", "/v2", "/metrics", "/docs", "/openapi.json"])
 def test_probes_metrics_and_documentation_need_none(locked: Any, path: str) -> None:
     assert locked.client.get(path).status_code == 200
+
+
+def test_failures_are_counted_by_reason_and_requests_by_the_keys_name(locked: Any) -> None:
+    def counts() -> list[float]:
+        failures = (locked.metric("ranktower_auth_failures_total", reason=one) for one in ("missing", "unknown"))
+        return [*failures, locked.metric("ranktower_auth_requests_total", key="environment")]
+
+    before = counts()
+    for headers in ({}, {"x-api-key": "other"}, {"x-api-key": "other"}, {"x-api-key": KEY}):
+        locked.client.get("/v1/release", headers=headers)
+    assert [after - was for after, was in zip(counts(), before, strict=True)] == [1, 2, 1]
 
 
 def test_the_key_is_nowhere_to_be_read(locked: Any) -> None:

@@ -22,6 +22,7 @@ from ranktower.training.tensors import side_features
 from service.answering import Answering
 from service.budget import Deadline
 from service.cold_start import GivenFeatures
+from service.context import RequestContext
 from service.costs import CostLine, Costs
 from service.errors import DeadlineExceededError, MalformedError
 from service.metrics import Metrics
@@ -178,7 +179,7 @@ async def test_the_towers_time_counts_inside_the_budget(budget_s: float) -> None
     store = SimpleNamespace(waits=False, find=lambda user, items: found)
     release: Any = SimpleNamespace(store=store, costs=costs, towers={"user": tower, "item": tower}, fallback_user=None)
     query = ScoreQuery(user_id="user", candidate_ids=["new"], item_features={"new": {}})
-    context: Any = SimpleNamespace(read_s=0.0)
+    context = RequestContext({}, {})
     metrics = Metrics()
     with Turns(OverloadSettings(), metrics).admit(Demand(1, Deadline(time.perf_counter() + budget_s), costs)) as ticket:
         pairs = Answering(query, release, ticket, context, metrics).pairs(["new"])

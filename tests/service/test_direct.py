@@ -21,9 +21,16 @@ from service.app import ENDPOINTS, create_app, create_server
 from service.context import ContextMiddleware
 from service.direct import DirectRoutes
 from service.routes import rank, score
+from service.security_headers import SecurityHeaders
 from service.settings import Settings
 
 GOOD = {"user_id": "user-1", "candidate_ids": [5, "17", "nowhere", 250]}
+INFER = {
+    "inputs": [
+        {"name": "user_id", "shape": [1], "datatype": "BYTES", "data": ["user-1"]},
+        {"name": "candidate_ids", "shape": [2], "datatype": "INT64", "data": [5, 17]},
+    ],
+}
 REQUESTS: list[tuple[str, str, bytes, dict[str, str]]] = [
     ("POST", "/v1/score", json.dumps(GOOD).encode(), {}),
     ("POST", "/v1/score?verbose=1", json.dumps(GOOD).encode(), {}),
@@ -32,7 +39,9 @@ REQUESTS: list[tuple[str, str, bytes, dict[str, str]]] = [
     ("POST", "/v1/score", json.dumps(GOOD | {"candidate_ids": []}).encode(), {}),
     ("POST", "/v1/rank", json.dumps(GOOD | {"top_k": 2}).encode(), {}),
     ("POST", "/v1/rank", b'{"user_id": "user-2", "num_candidates": 7}', {}),
+    ("POST", "/v2/models/demo/infer", json.dumps(INFER).encode(), {}),
     # Refused by the endpoint.
+    ("POST", "/v2/models/demo/infer", json.dumps(INFER | {"outputs": 1}).encode(), {}),
     ("POST", "/v1/score", b"", {}),
     ("POST", "/v1/score", b"{}", {}),
     ("POST", "/v1/rank", b'{"user_id": 1, "top_k": 0}', {}),
@@ -41,6 +50,9 @@ REQUESTS: list[tuple[str, str, bytes, dict[str, str]]] = [
     ("POST", "/v1/rank", json.dumps(GOOD).encode(), {"content-encoding": "gzip"}),
     ("POST", "/v1/score", b" " * 5_000_000, {}),
     # Not exactly this method and path.
+    ("POST", "/v2/models/other/infer", json.dumps(INFER).encode(), {}),
+    ("POST", "/v2/models/demo/versions/1/infer", json.dumps(INFER).encode(), {}),
+    ("POST", "/v2/models/%64emo/infer", json.dumps(INFER).encode(), {}),
     ("GET", "/v1/score", b"", {}),
     ("HEAD", "/v1/rank", b"", {}),
     ("OPTIONS", "/v1/score", b"", {}),
@@ -60,7 +72,7 @@ def settings(root: Path, model: str = "demo") -> Settings:
 
 def without_direct_routes(chosen: Settings) -> ASGIApp:
     app = create_app(chosen)
-    return ContextMiddleware(app, app.state.service.metrics, ENDPOINTS)
+    return ContextMiddleware(SecurityHeaders(app), app.state.service.metrics, ENDPOINTS)
 
 
 @asynccontextmanager
@@ -100,6 +112,7 @@ async def answer(client: httpx.AsyncClient, method: str, path: str, content: byt
     try:
         body = response.json()
         body.pop("took_ms", None)
+        body.get("parameters", {}).pop("took_ms", None)
     except ValueError:
         body = response.text
     return response.status_code, kept, body

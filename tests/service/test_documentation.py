@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,33 @@ def test_the_checked_in_document_is_the_applications() -> None:
     assert FILE.read_text(encoding="utf-8") == openapi_text(), "run: python -m service.openapi > docs/openapi.json"
 
 
+def test_every_reference_and_every_parameter_of_a_path_is_defined() -> None:
+    document = json.loads(FILE.read_text(encoding="utf-8"))
+    references = set(re.findall(r'"\$ref": "#/components/schemas/(\w+)"', json.dumps(document)))
+    assert json.dumps(document).count('"$ref"') == json.dumps(document).count('"$ref": "#/components/schemas/')
+    assert references <= document["components"]["schemas"].keys()
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            given = {one["name"] for one in operation.get("parameters", []) if one["in"] == "path"}
+            assert given == set(re.findall(r"{(\w+)}", path))
+
+
 def test_the_server_serves_the_same_document(server: Any) -> None:
     assert server.client.get("/openapi.json").json() == json.loads(FILE.read_text(encoding="utf-8"))
 
 
 def test_every_endpoint_and_every_error_is_documented() -> None:
     paths = json.loads(FILE.read_text(encoding="utf-8"))["paths"]
-    assert paths.keys() == {"/v1/score", "/v1/rank", "/v1/explain", "/v1/release", "/livez", "/readyz", "/metrics"}
-    for path in ("/v1/score", "/v1/rank", "/v1/explain"):
-        statuses = set(paths[path]["post"]["responses"]) - ({"501"} if path == "/v1/explain" else set())
+    model = "/v2/models/{model}"
+    inference = {
+        f"{model}{version}{end}" for version in ("", "/versions/{version}") for end in ("", "/ready", "/infer")
+    }
+    scoring = {"/v1/score", "/v1/rank", "/v1/explain", f"{model}/infer", f"{model}/versions/{{version}}/infer"}
+    others = {"/v1/release", "/livez", "/readyz", "/metrics", "/v2", "/v2/health/live", "/v2/health/ready"}
+    assert paths.keys() == scoring | inference | others
+    for path in scoring:
+        own = {"501"} if path == "/v1/explain" else {"404"} if path in inference else set()
+        statuses = set(paths[path]["post"]["responses"]) - own
         assert statuses == {"200", "401", "403", "408", "413", "415", "422", "429", "500", "503", "504"}
         assert paths[path]["post"]["requestBody"]["content"]["application/json"]["example"]
 

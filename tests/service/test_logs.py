@@ -7,7 +7,9 @@ import logging
 import sys
 from typing import Any
 
-from service.logs import JsonFormatter, log_config
+import pytest
+
+from service.logs import JsonFormatter, OnceAMinute, log_config
 
 
 def line(*args: Any, **extra: Any) -> dict[str, Any]:
@@ -38,6 +40,22 @@ def test_an_exception_gives_its_type_and_place_but_not_its_text() -> None:
     assert content["exception"] == "ValueError"
     assert content["traceback"][0].startswith(__file__)
     assert "secret" not in json.dumps(content).replace(__file__, "")
+
+
+def test_a_message_that_is_repeated_passes_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("service.logs.time.monotonic", lambda: now)
+    sieve = OnceAMinute()
+
+    def passes(lineno: int, argument: str) -> bool:
+        record = logging.LogRecord("exporter", logging.WARNING, "exporter.py", lineno, "no %s", (argument,), None)
+        return sieve.filter(record)
+
+    assert [passes(1, "a"), passes(1, "b"), passes(2, "a")] == [True, False, True]
+    now = 59.0
+    assert not passes(1, "a")
+    now = 61.0
+    assert [passes(1, "a"), passes(1, "a")] == [True, False]
 
 
 def test_the_level_is_the_settings() -> None:

@@ -147,3 +147,27 @@ def test_a_worker_gets_the_same_settings() -> None:
     settings = load_settings(REQUIRED | {"auth": {"api_key": "0123456789abcdef"}})
     assert pickle.loads(pickle.dumps(settings)) == settings  # noqa: S301
     assert "0123456789abcdef" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("url", "content", "text"),
+    [
+        ("redis://host", None, "store.redis_password_file: {file}: cannot be read: No such file or directory"),
+        ("redis://host", b"\n", "store.redis_password_file: {file}: is empty"),
+        ("redis://host", b"\xff", "store.redis_password_file: {file}: cannot be read: not UTF-8"),
+        ("redis://:word@host", b"word", "store.redis_url: store url: has a password, and there is a password file"),
+    ],
+)
+def test_a_password_file_that_is_none_or_one_too_many(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str, content: bytes | None, text: str
+) -> None:
+    file = tmp_path / "password"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv("RANKTOWER_STORE__USERS", "redis")
+    monkeypatch.setenv("RANKTOWER_STORE__REDIS_URL", url)
+    monkeypatch.setenv("RANKTOWER_STORE__REDIS_PASSWORD_FILE", str(file))
+    with pytest.raises(ConfigError) as caught:
+        load_settings(REQUIRED)
+    assert text.format(file=file) in str(caught.value)
+    assert "word@" not in str(caught.value)

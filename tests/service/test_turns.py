@@ -37,10 +37,10 @@ def demand(budget_s: float = math.inf, *, costs: Costs | None = None, is_low: bo
     return Demand(1000, Deadline(at), costs or make_costs(), is_low=is_low, **more)
 
 
-def shed(turns: Turns, reason: str) -> float:
-    """How many were refused for a reason."""
-    value = turns._metrics.registry.get_sample_value("ranktower_shed_total", {"reason": reason})
-    return value or 0.0
+def shed(turns: Turns, reason: str, priority: str = "normal") -> float:
+    """How many of a class were refused for a reason."""
+    labels = {"reason": reason, "priority": priority}
+    return turns._metrics.registry.get_sample_value("ranktower_shed_total", labels) or 0.0
 
 
 async def work(turns: Turns, asked: Demand, log: list[Any], name: object, *, blocks_s: float = 0.0) -> Ticket:
@@ -143,7 +143,7 @@ async def test_the_queue_is_bounded_and_half_of_it_for_the_lower_class() -> None
         with pytest.raises(ShedError, match=r"^overloaded: 2 requests are waiting$") as refused:
             turns.admit(demand(is_low=True)).__enter__()
         assert refused.value.headers == {"retry-after": "1"}
-        assert shed(turns, "queue_full") == 1
+        assert shed(turns, "queue_full", "low") == 1
         for _ in range(2):
             stack.enter_context(turns.admit(demand()))
         with pytest.raises(ShedError):

@@ -53,3 +53,10 @@ def test_fsync_tree_goes_through_every_folder(tmp_path: Path) -> None:
     fsync_tree(tmp_path)
     with pytest.raises(FileNotFoundError):
         fsync_tree(tmp_path / "none")
+
+
+def test_a_file_gets_the_permissions_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    write_file(path, b"new", mode=0o600)
+    assert path.stat().st_mode & 0o777 == 0o600

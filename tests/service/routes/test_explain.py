@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
 
+from ranktower.embedding_store.local import LocalTable
 from ranktower.registry import Registry
 from ranktower.release import read_manifest, write_manifest
 from ranktower.verification import hash_files
@@ -117,6 +119,41 @@ def test_a_candidate_without_a_row_is_null_and_missing(server: Any) -> None:
     assert explain(server, "user-1", ["nobody"]).json()["explanations"] == [None]
 
 
+def test_the_lower_levels_are_those_of_a_degraded_answer(server: Any, release: Any) -> None:
+    candidates = [5, "none", "17", 250]
+    body = explain(server, "user-3", candidates, levels=True).json()
+    found = [one["levels"] for one in body["explanations"] if one]
+    graphs, rows = {}, {}
+    for side, ids in (("user", ["user-3"]), ("item", ["5", "17", "250"])):
+        layout = release.manifest.redis_layout(side)
+        raw = LocalTable(release.folder / f"{side}s", release.manifest.layout(side)).fetch(ids).raw
+        rows[f"{side}_rows"] = layout.values(np.ascontiguousarray(raw[:, : layout.row_size]))
+    for level in release.manifest.ladder[-2:]:
+        graphs[level.level] = onnxruntime.InferenceSession(release.folder / f"{level.level}.onnx").run(None, rows)[0]
+        x, y = (np.array(points) for points in (level.calibration.inputs, level.calibration.outputs))
+        # Between the two points around it, or along the first or last segment.
+        left = np.clip(np.searchsorted(x, graphs[level.level]) - 1, 0, len(x) - 2)
+        slope = (y[left + 1] - y[left]) / (x[left + 1] - x[left])
+        expected = y[left] + slope * (graphs[level.level] - x[left])
+        np.testing.assert_allclose([one[level.level] for one in found], expected, atol=ATOL)
+    assert graphs.keys() == {"maxsim", "pooled"}
+    plain = explain(server, "user-3", candidates).json()["explanations"]
+    for one, without in zip(body["explanations"], plain, strict=True):
+        assert one is None or {key: one[key] for key in one if key != "levels"} == without
+
+
+def test_levels_of_a_release_without_a_ladder(
+    build_release: Callable[..., Any], start_server: Callable[..., Any], tmp_path: Path
+) -> None:
+    build_release(tmp_path, seed=73, ladder=False).promote()
+    server = start_server(tmp_path)
+    server.wait_ready()
+    assert [one["levels"] for one in explain(server, "user-1", [1, 2], levels=True).json()["explanations"]] == [
+        None
+    ] * 2
+    assert server.stop() == 0
+
+
 def test_users_that_are_not_stored(server: Any) -> None:
     for more, state in (({}, "FALLBACK"), ({"user_features": {"country": "fr", "age": 33}}, "COMPUTED")):
         body = explain(server, "nobody", [1, 2], **more).json()
@@ -148,6 +185,8 @@ def test_rows_of_two_kinds_in_one_request(
     body = explain(server, "user-1", ["brand-new", "nobody", 5, "fresh"], item_features={"fresh": {}}).json()
     assert (body["missing"], body["computed"]) == ([1], [3])
     user, explanations = user_arrays(built, "user-1"), body["explanations"]
+    levels = explain(server, "user-1", ["brand-new", 17], levels=True).json()["explanations"]
+    assert levels[0]["levels"] == levels[1]["levels"], "the lower levels see the embedding alone, from either store"
     assert_explains(explanations[0], Paper(built, user, item_arrays(built, 17, in_redis=True)))
     assert_explains(explanations[2], Paper(built, user, item_arrays(built, 5)))
     assert explanations[3]["id"] == "fresh"
@@ -183,8 +222,13 @@ def test_a_release_whose_graph_gives_only_scores(
         ({"candidate_ids": None}, 422, "candidate_ids: must be a list, not null"),
         ({"candidate_ids": [1.5]}, 422, "candidate_ids[0]: must be a string or an integer"),
         ({"user_id": None}, 422, "user_id: must be a string or an integer"),
-        ({"top_k": 1}, 422, '"top_k": unknown field; known are budget_ms, candidate_ids, item_features, user_features'),
+        (
+            {"top_k": 1},
+            422,
+            '"top_k": unknown field; known are budget_ms, candidate_ids, item_features, levels, user_features',
+        ),
         ({"freshness": True}, 422, '"freshness": unknown field'),
+        ({"levels": 1}, 422, "levels: must be true or false, got 1"),
         ({"user_features": {"colour": 1}}, 422, "user_features: unknown feature 'colour'"),
         ({"item_features": {"x": {"price": "1"}}}, 422, "item_features['x']: feature 'price': '1' is not a number"),
         ({"budget_ms": 0.001}, 504, "budget"),

@@ -10,11 +10,12 @@ from prometheus_client.parser import text_string_to_metric_families
 NAMES = {
     "ranktower_request_duration_seconds": {"endpoint", "outcome", "le"},
     "ranktower_stage_duration_seconds": {"stage", "le"},
+    "ranktower_budget_used_ratio": {"endpoint", "le"},
     "ranktower_candidates": {"le"},
     "ranktower_missing": {"side"},
     "ranktower_computed": {"side"},
     "ranktower_degraded": {"level", "reason"},
-    "ranktower_shed": {"reason"},
+    "ranktower_shed": {"reason", "priority"},
     "ranktower_shed_duration_seconds": {"le"},
     "ranktower_store_errors": {"kind"},
     "ranktower_nonfinite_scores": set(),
@@ -30,6 +31,11 @@ NAMES = {
     "ranktower_delta_timestamp_seconds": set(),
     "ranktower_overlay_rows": {"side"},
     "ranktower_overlay_refused": set(),
+    "ranktower_workers": set(),
+    "ranktower_start_time_seconds": set(),
+    "ranktower_build_info": {"version"},
+    "ranktower_memory_bytes": set(),
+    "ranktower_cpu_seconds": set(),
 }
 
 
@@ -55,7 +61,32 @@ def test_buckets_begin_at_a_quarter_of_a_millisecond(server: Any) -> None:
     samples = families(server)["ranktower_request_duration_seconds"].samples
     edges = {float(sample.labels["le"]) for sample in samples if "le" in sample.labels}
     assert min(edges) == 0.00025
+    assert {0.010, 0.020} <= edges
     assert max(edges) == float("inf")
+
+
+def test_of_answers_with_a_budget_the_part_used_is_counted(server: Any) -> None:
+    """Of those with scores: not without a budget, and not where the answer is an error."""
+    name = "ranktower_budget_used_ratio"
+
+    def counts() -> tuple[float, ...]:
+        of_score = (server.metric(f"{name}_{part}", endpoint="score") for part in ("count", "sum"))
+        return *of_score, server.metric(f"{name}_bucket", endpoint="score", le="0.1")
+
+    before = counts()
+    server.score("user-1", [1])
+    server.score("user-1", [1.5], budget_ms=50_000)
+    assert counts() == before
+    took_ms = server.score("user-1", list(range(300)), budget_ms=50_000).json()["took_ms"]
+    count, total, tenth = (after - was for after, was in zip(counts(), before, strict=True))
+    assert (count, tenth) == (1, 1)
+    assert took_ms / 50_000 < total < 0.1
+    server.client.post(
+        "/v1/score",
+        json={"user_id": "user-1", "candidate_ids": [1]},
+        headers={"x-envoy-expected-rq-timeout-ms": "50000"},
+    )
+    assert counts()[0] == before[0] + 2
 
 
 def test_counts_of_one_request(server: Any) -> None:

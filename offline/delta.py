@@ -75,7 +75,13 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError("--delta: neither --users nor --items names a table")
     redis = redis_options(options)
     started = time.monotonic()
-    folder = _release_dir(Registry(options.registry), check_model_name(options.model), options.release)
+    registry, model = Registry(options.registry), check_model_name(options.model)
+    if options.release is None and registry.current(model) is None:
+        sys.stdout.write(
+            f"precompute: {model}: no release has been promoted in {options.registry}, so there is nothing to do\n"
+        )
+        return 0
+    folder = _release_dir(registry, model, options.release)
     delta = precompute_delta(folder, tables, redis=redis, batch_rows=options.batch_rows)
     changed = " and ".join(f"{num:,} {side}s" for side, num in delta.num_changed.items())
     sys.stdout.write(

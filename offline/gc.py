@@ -10,7 +10,6 @@ from pathlib import Path
 from offline.redis_target import add_redis_options, redis_options
 from ranktower.embedding_store.redis_client import RedisOptions
 from ranktower.embedding_store.redis_releases import delete_release, list_releases, read_pointer
-from ranktower.errors import ReleaseError
 from ranktower.registry import STAGING, Registry
 from ranktower.retention import collect
 
@@ -20,8 +19,9 @@ def main(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     registry, model, redis = Registry(options.registry), options.model, redis_options(options)
     if not registry.releases(model):
-        # A registry of another place, perhaps: then nothing that Redis holds would be published here.
-        raise ReleaseError(f"model {model!r}: no release is published in {options.registry}")
+        # Before the first release, or a registry of another place: then nothing that Redis holds is published here.
+        sys.stdout.write(f"gc: {model}: no release is published in {options.registry}, so there is nothing to do\n")
+        return 0
     also = named_in_redis(registry, redis, model) if redis is not None else ()
     collected = collect(registry, model, keep=options.keep, also=also, dry_run=options.dry_run)
     verb = "would remove" if options.dry_run else "removed"

@@ -10,11 +10,13 @@ import argparse
 import hashlib
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from offline.exported import read_export
@@ -23,6 +25,7 @@ from ranktower.data.readers.catalogue import find_dataset
 from ranktower.data.tables import TABLE_FILES
 from ranktower.embedding_store.durable import write_file
 from ranktower.errors import ConfigError, RankTowerError
+from ranktower.file_lock import file_lock
 from ranktower.registry import STAGING, Registry
 from ranktower.release import MANIFEST, check_model_name, is_release_id, read_manifest
 
@@ -30,7 +33,7 @@ INFO_FILE = "info.json"
 DATA_DIR = "RANKTOWER_DATA_DIR"
 CONFIG = Path(__file__).with_name("demo.yaml")
 SIMULATED_USERS, SIMULATED_ITEMS = 6000, 4000
-_PROMOTED = "promoted"
+_PROMOTED, _LOCK, _REMOVED = "promoted", ".lock", ".removed"
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Target:
     model: str
     store: Sequence[str] = ()
     """Options of the commands that also write to Redis."""
+    deltas: Mapping[str, Path] = field(default_factory=dict)
+    """``items``, ``users``: what came since the data, put in front of a release before it is promoted."""
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -67,10 +72,19 @@ class Training:
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns the exit status."""
     options = _parser().parse_args(argv)
+    options.work.mkdir(parents=True, exist_ok=True)
+    with file_lock(options.work / _LOCK, on_wait=lambda: say(f"Waiting for another pipeline in {options.work}")):
+        _run(options)
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
     source = options.data or (Path(os.environ[DATA_DIR]) if os.environ.get(DATA_DIR) else None)
     store = [] if options.store == "local" else ["--store", options.store]
     store += ["--redis-cluster"] if options.redis_cluster else []
-    target = Target(options.registry, check_model_name(options.model), store)
+    deltas = {"items": options.delta_items, "users": options.delta_users}
+    named = {side: path for side, path in deltas.items() if path is not None}
+    target = Target(options.registry, check_model_name(options.model), store, named)
     if source is None:
         size = options.simulated_users, options.simulated_items
         tables = simulated_tables(options.work / "simulator-{}x{}".format(*size) / "tables", *size)
@@ -85,7 +99,6 @@ def main(argv: Sequence[str]) -> int:
     work = options.work / "own" if tables == source else tables.parent
     training = Training(options.config, options.max_users)
     make_release(tables, work, target, training, promoted=options.work / _PROMOTED)
-    return 0
 
 
 def is_canonical(folder: Path) -> bool:
@@ -127,7 +140,7 @@ def make_release(tables: Path, work: Path, target: Target, options: Training, *,
         target: where the release goes.
         options: how it is trained.
         promoted: remembers which release was promoted last. With it, one that has been is not promoted again: who
-            rolled it back since then had a reason.
+            rolled it back since then had a reason. And the runs before the promoted one are removed.
     """
     config, data = options.config_bytes(), str(work / "prepared")
     run_step("prepare", "prepare", "--tables", str(tables), "--out", data)
@@ -148,9 +161,39 @@ def make_release(tables: Path, work: Path, target: Target, options: Training, *,
     if has_been and (pointer := registry.current(target.model)) is not None:
         say(f"[promote] {release} has been promoted before; {pointer.release} stays the one served")
         return
+    _apply_deltas(release, target)
     run_step("promote", "promote", *target.options, *target.store, "--release", release)
     if promoted is not None:
         write_file(promoted, f"{release}\n".encode())
+        _remove_all_but(key, work)
+
+
+def _apply_deltas(release: str, target: Target) -> None:
+    """Without them, what came since the data would be missing from the promotion to the next delta."""
+    tables: list[str] = []
+    for side, path in target.deltas.items():
+        if path.is_file():
+            tables += [f"--{side}", str(path)]
+        else:
+            say(f"[delta] {path} is not there: no {side} have come since")
+    if tables:
+        run_step("delta", "precompute", "--delta", *target.options, *target.store, "--release", release, *tables)
+
+
+def _remove_all_but(key: str, work: Path) -> None:
+    """Remove the other runs of this source with their exports, each as large as its candidates of every user.
+
+    They are moved aside first, so that a removal that is killed leaves no half of a run to be gone on with.
+    """
+    aside = work / _REMOVED
+    if aside.exists():
+        shutil.rmtree(aside)
+    aside.mkdir()
+    for folder in sorted(work.iterdir()):
+        if (found := re.fullmatch(r"(?:run|export)-([0-9a-f]{8})", folder.name)) and found[1] != key:
+            folder.rename(aside / folder.name)
+            say(f"[promote] removing {folder}, which is of an earlier run")
+    shutil.rmtree(aside)
 
 
 def _release_of(export: Path, registry: Registry, model: str) -> str:
@@ -200,5 +243,12 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--simulated-{side}", type=int, default=default, help="of the simulator's cascade")
     parser.add_argument("--config", type=Path, default=CONFIG, help="training configuration")
     parser.add_argument("--max-users", type=int, default=1000, help="test users to evaluate")
+    for side in ("items", "users"):
+        parser.add_argument(
+            f"--delta-{side}",
+            type=Path,
+            help=f"Parquet as for 'ranktower precompute --delta --{side}': put in front of the new release before it is "
+            "promoted, if the file is there",
+        )
     add_redis_options(parser)
     return parser

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import hashlib
-import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,7 +25,8 @@ from ranktower.embedding_store.codec import RowDtype, RowKind, RowLayout, Side
 from ranktower.embedding_store.faiss_index import build_index, pooled_vectors
 from ranktower.embedding_store.local import LocalTable, write_fallback_user
 from ranktower.embedding_store.table_writer import write_table
-from ranktower.errors import ConfigError, ReleaseError
+from ranktower.errors import ConfigError
+from ranktower.file_lock import file_lock
 from ranktower.ladder import LADDER_FILE
 from ranktower.registry import STAGING, Registry
 from ranktower.release import (
@@ -47,6 +45,8 @@ from ranktower.verification import content_hash, hash_files
 
 if TYPE_CHECKING:
     from ranktower.training.run import TrainedRun
+
+_LOCK = ".precompute.lock"
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,8 @@ def precompute(
 ) -> tuple[Path, Manifest]:
     """Put a release together in the registry's staging area, or go on with the one a killed run left.
 
-    The same inputs give the same release: what was done is not done again.
+    The same inputs give the same release: what was done is not done again. Waits for another run on the same model,
+    which may be making this very release.
 
     Args:
         inputs: run, export and data.
@@ -128,15 +129,17 @@ def precompute(
         The folder, in staging or already published, and its manifest.
 
     Raises:
-        ReleaseError: another process is making this very release, or its rows cost too much quality.
+        ReleaseError: its rows cost too much quality.
     """
-    release, created = _find_or_name(inputs, registry, model, rows)
-    published = registry.release_dir(model, release)
-    if published.is_dir():
-        return published, read_manifest(published)
-    staging = registry.staging_dir(model, release)
-    staging.mkdir(parents=True, exist_ok=True)
-    with _alone_in(staging):
+    folder = registry.root / model
+    folder.mkdir(parents=True, exist_ok=True)
+    with file_lock(folder / _LOCK, on_wait=lambda: _say_waiting(folder)):
+        release, created = _find_or_name(inputs, registry, model, rows)
+        published = registry.release_dir(model, release)
+        if published.is_dir():
+            return published, read_manifest(published)
+        staging = registry.staging_dir(model, release)
+        staging.mkdir(parents=True, exist_ok=True)
         if not (staging / MANIFEST).is_file():
             draft = _draft(inputs, model, release, created, rows)
             _make(staging, draft, inputs, batch_rows=batch_rows, max_users=max_users)
@@ -174,18 +177,9 @@ def _make(staging: Path, draft: Manifest, inputs: Inputs, *, batch_rows: int, ma
     write_manifest(staging, Manifest.model_validate(manifest.model_dump()))
 
 
-@contextmanager
-def _alone_in(staging: Path) -> Iterator[None]:
-    """Lock the folder; the system gives the lock back when the process ends, however it ends."""
-    descriptor = os.open(staging, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ReleaseError(f"{staging}: another process is making this release") from error
-        yield
-    finally:
-        os.close(descriptor)
+def _say_waiting(folder: Path) -> None:
+    sys.stdout.write(f"precompute: waits for another one in {folder}\n")
+    sys.stdout.flush()
 
 
 def _find_or_name(inputs: Inputs, registry: Registry, model: str, rows: RowFormat) -> tuple[str, datetime]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import gevent
 import gevent.pool
@@ -18,10 +19,12 @@ from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
 from outcomes import Answer, Outcome, judge
 from traffic import Request, Traffic
 
+from ranktower.errors import ConfigError
+
+ANSWER_TIMEOUT_S = 10.0
 # More than are ever needed: callers do not wait for each other's connections, and those of a service that hangs are
 # given up one timeout later.
 _CONNECTIONS = 8192
-_ANSWER_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -42,17 +45,31 @@ class Sent:
     latency_ms: float
 
 
+def path_of(host: str) -> str:
+    """What comes before the path of every request; ConfigError where ``host`` is no address."""
+    try:
+        parts = urlsplit(host)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of the port, or of brackets
+        is_address = False
+    if not is_address or parts.query or parts.fragment:
+        raise ConfigError(f"--host {host}: must be http://host:port, or https")
+    return parts.path.rstrip("/")
+
+
 class Arrivals:
     """The requests of all users of a process, over keep-alive connections that they share."""
 
     def __init__(self, host: str, headers: Mapping[str, str], on_sent: Callable[[Sent], None]) -> None:
-        """``host`` is ``http://host:port``; ``on_sent`` gets every request once it is answered or given up."""
+        """``host`` is ``http://host:port``, with a path where the service is below one; ``on_sent`` gets every request
+        once it is answered or given up. ConfigError where ``host`` is no address."""
+        self._path = path_of(host)
         self._client = HTTPClient.from_url(
             host,
             headers={"content-type": "application/json", **headers},
             concurrency=_CONNECTIONS,
-            network_timeout=_ANSWER_TIMEOUT_S,
-            connection_timeout=_ANSWER_TIMEOUT_S,
+            network_timeout=ANSWER_TIMEOUT_S,
+            connection_timeout=ANSWER_TIMEOUT_S,
         )
         self._on_sent = on_sent
         self._in_flight = gevent.pool.Group()
@@ -70,8 +87,8 @@ class Arrivals:
             self._in_flight.spawn(self._send, request, due)
 
     def finish(self) -> None:
-        """Wait for the answers that are still to come."""
-        self._in_flight.join(timeout=2 * _ANSWER_TIMEOUT_S)
+        """Wait for the answers that are still to come: none takes longer than the timeout."""
+        self._in_flight.join()
 
     def _send(self, request: Request, due: float) -> None:
         lag_ms = (time.perf_counter() - due) * 1e3
@@ -82,7 +99,9 @@ class Arrivals:
 
     def _ask(self, request: Request) -> Answer:
         try:
-            response = self._client.post(request.path, request.body)
-            return Answer(response.status_code, bytes(response.read()))
+            # Of the whole answer: the client's own timeouts begin anew with every piece of it.
+            with gevent.Timeout(ANSWER_TIMEOUT_S, TimeoutError):
+                response = self._client.post(self._path + request.path, request.body)
+                return Answer(response.status_code, bytes(response.read()))
         except (OSError, HTTPConnectionClosed, HTTPParseError) as error:
             return Answer(0, error=type(error).__name__)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import gevent
-from arrivals import Arrivals, Sent
+from arrivals import Arrivals, Sent, path_of
 from configargparse import ArgumentParser
 from locust import LoadTestShape, User, events, task
 from locust.env import Environment
@@ -26,12 +26,13 @@ from record import Record
 from shapes import rate_at
 from thresholds import report
 from traffic import Traffic
+from workers import Master, Workers
 
 from ranktower.errors import ConfigError, RankTowerError
 
 _API_KEY_ENV = "RANKTOWER_AUTH__API_KEY"
+_NO_HOST = "--host: needed, as http://host:port"
 _USER_RATE_PER_S = 1.0
-_TALLY = "ranktower_tally"
 
 
 class Run:
@@ -45,7 +46,10 @@ class Run:
         populations = release_populations(Path(options.registry), options.model, exponent=options.zipf)
         self.traffic = Traffic(populations, habits(options))
         self.tally = Tally()
-        if options.record and isinstance(environment.runner, (MasterRunner, WorkerRunner)):
+        runner = environment.runner
+        self.workers = Workers(runner) if isinstance(runner, MasterRunner) else None
+        self.master = Master(runner) if isinstance(runner, WorkerRunner) else None
+        if options.record and (self.workers or self.master):
             raise ConfigError(f"--record {options.record}: goes with one process only")
         self.record = Record(Path(options.record)) if options.record else None
         self.arrivals: Arrivals | None = None
@@ -55,6 +59,11 @@ class Run:
         """Begin from nothing, with the host of now: the web page may have changed it."""
         self.tally = Tally()
         self.started = time.perf_counter()
+        if self.workers:
+            self.workers.start(self.tally)
+        if self.master:
+            self.master.tell_begun()
+        self.arrivals = None
         key = os.environ.get(_API_KEY_ENV)
         if self.environment.host:
             self.arrivals = Arrivals(self.environment.host, {"x-api-key": key} if key else {}, self.note)
@@ -82,9 +91,11 @@ class Run:
         seconds = time.perf_counter() - self.started
         if self.arrivals:
             self.arrivals.finish()
-        if isinstance(self.environment.runner, WorkerRunner):
+        if self.master:
+            self.master.tell_counts(self.tally)
             return
-        broken = self.thresholds.broken(self.tally)
+        broken = self.workers.gather() if self.workers else []
+        broken += self.thresholds.broken(self.tally)
         sys.stdout.write("\n".join([report(self.tally, seconds=seconds), *broken]) + "\n")
         self.environment.process_exit_code = int(bool(broken))
 
@@ -99,7 +110,7 @@ class RankTowerUser(User):
         """Ask until the run is over."""
         arrivals = self.run_now.arrivals
         if arrivals is None:
-            raise ConfigError("--host: needed, as http://host:port")
+            raise ConfigError(_NO_HOST)
         arrivals.send_at_random(self.run_now.traffic, _USER_RATE_PER_S)
 
 
@@ -133,8 +144,10 @@ def _add_options(parser: ArgumentParser) -> None:
 def _prepare(environment: Environment, **_: Any) -> None:
     options = environment.parsed_options
     try:
-        if options.headless and not isinstance(environment.runner, MasterRunner) and not environment.host:
-            raise ConfigError("--host: needed, as http://host:port")
+        if environment.host:
+            path_of(environment.host)
+        elif options.headless and not options.worker:  # which gets it from its master
+            raise ConfigError(_NO_HOST)
         if options.shape != "constant":
             if not options.run_time:
                 raise ConfigError(f"--shape {options.shape}: needs --run-time")
@@ -147,12 +160,11 @@ def _prepare(environment: Environment, **_: Any) -> None:
     gevent.get_hub().loop.update_now()
     environment.events.test_start.add_listener(lambda **_: run.start())
     environment.events.test_stop.add_listener(lambda **_: run.finish())
-    environment.events.report_to_master.add_listener(lambda client_id, data: data.update({_TALLY: run.tally.take()}))
-    environment.events.worker_report.add_listener(lambda client_id, data: run.tally.merge(data[_TALLY]))
+    # After SIGTERM the run goes on until now, and its verdict is the exit status. Added last and so called first: a
+    # worker says what it counted before it says that it quits.
+    environment.events.quitting.add_listener(_end)
 
 
-@events.quitting.add_listener
 def _end(environment: Environment, **_: Any) -> None:
-    # After SIGTERM the run goes on until now, and its verdict is the exit status.
     if environment.runner is not None:
         environment.runner.stop()

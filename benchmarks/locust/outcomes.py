@@ -101,15 +101,12 @@ class Tally:
             self.latencies[_bucket(latency_ms)] += 1
         self.lags[_bucket(lag_ms)] += 1
 
-    def take(self) -> dict[str, dict[Any, int]]:
-        """The counts so far as plain data; they start again at nothing."""
-        taken = {counter.name: dict(getattr(self, counter.name)) for counter in fields(self)}
-        for counter in fields(self):
-            getattr(self, counter.name).clear()
-        return taken
+    def counts(self) -> dict[str, dict[Any, int]]:
+        """As plain data, for another process."""
+        return {counter.name: dict(getattr(self, counter.name)) for counter in fields(self)}
 
     def merge(self, counts: Mapping[str, Mapping[Any, int]]) -> None:
-        """Add what another process has taken."""
+        """Add what another process has counted."""
         for name, of in counts.items():
             getattr(self, name).update(of)
 

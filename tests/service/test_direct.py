@@ -104,6 +104,13 @@ async def ready(client: httpx.AsyncClient) -> None:
             await asyncio.sleep(0.02)
 
 
+async def found_nothing(client: httpx.AsyncClient) -> None:
+    """Wait until the service has looked for a release and there is none; before it says that it is loading."""
+    async with asyncio.timeout(30):
+        while (await client.get("/readyz")).json()["error_type"] != "no_release":
+            await asyncio.sleep(0.02)
+
+
 async def answer(client: httpx.AsyncClient, method: str, path: str, content: bytes, headers: dict[str, str]) -> Any:
     """All of an answer that does not tell the time."""
     headers = headers | {"x-request-id": "r-1"}
@@ -136,6 +143,8 @@ async def test_each_request_is_answered_as_through_the_framework(release: Any) -
 async def test_without_a_release_both_say_so(tmp_path: Path) -> None:
     chosen = settings(tmp_path)
     async with living(create_server(chosen)) as direct, living(without_direct_routes(chosen)) as framework:
+        await found_nothing(direct)
+        await found_nothing(framework)
         for path in ("/v1/score", "/v1/rank"):
             request = ("POST", path, json.dumps(GOOD).encode(), {})
             expected = await answer(framework, *request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-OPERATIONS = ("/v1/score", "/v1/rank", "/v1/release", "/livez", "/readyz", "/metrics")
+OPERATIONS = json.loads((Path(__file__).parents[3] / "docs/openapi.json").read_text(encoding="utf-8"))["paths"]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 

@@ -130,6 +130,7 @@ def _draw(prometheus: str, minutes: float) -> None:
     with httpx.Client(base_url=prometheus, timeout=60) as client:
         model = _query(client, "ranktower_release_info", {"time": end})[0]["metric"]["model"]
         values = {"$instance": ".+", "$job": "ranktower", "$model": model, "$__rate_interval": "15s"}
+        values |= {"$namespace": ".*", "$service": ".*"}
         answered: list[Answered] = []
         for panel in dashboard["panels"]:
             found = []

@@ -1,5 +1,5 @@
-"""Writes the figures in README.md, docs/method.md and docs/load-testing.md, the pages docs/performance.md and
-docs/budgets.md, their plots, and the constants of ``ranktower size``, from the newest result files.
+"""Writes the figures in README.md, docs/method.md, docs/load-testing.md and docs/adr/0030-api-keys.md, the pages
+docs/performance.md and docs/budgets.md, their plots, and the constants of ``ranktower size``, from the newest results.
 
 Run: ``python benchmarks/figures.py``; with ``--check`` it only says whether they are there.
 """
@@ -19,7 +19,7 @@ from performance_plots import PLOTS
 from report import plot as plot_peers
 from result_file import find_result, latest_result
 from sizing import all_costs
-from stack_page import draw_stack_run, stack_run
+from stack_page import draw_stack_run, generator, stack_run
 from targets import Results, best_rate
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +36,11 @@ def main() -> int:
     contents = {
         "README.md": {"figures": figures(results), "request": request()},
         "docs/method.md": {"choices": choices()},
-        "docs/load-testing.md": {"stack-run": stack_run(results.get("stack_run"))},
+        "docs/load-testing.md": {
+            "generator": generator(results.get("locust_generator")),
+            "stack-run": stack_run(results.get("stack_run")),
+        },
+        "docs/adr/0030-api-keys.md": {"auth": keys(latest_result("auth"))},
     }
     written = {ROOT / "docs" / "performance.md": page(results), ROOT / "docs" / "budgets.md": budget_page(results)}
     if "request_stages" in results:
@@ -61,7 +65,7 @@ def main() -> int:
 def _results() -> Results:
     """The newest result of every benchmark on the generated pages that has one."""
     names = [name for _, name, _ in (*SECTIONS, *BUDGET_SECTIONS)]
-    found = {name: find_result(name) for name in (*names, "stack_run")}
+    found = {name: find_result(name) for name in (*names, "locust_generator", "stack_run")}
     return {name: result for name, result in found.items() if result is not None}
 
 
@@ -97,6 +101,17 @@ def choices() -> str:
     ]
     lines += [f"| {row['choice']} | {row['recall']:.4f} | {row['ndcg']:.4f} |" for row in rows]
     return "\n".join(lines)
+
+
+def keys(result: dict[str, Any]) -> str:
+    """What a request pays for its API key."""
+    one, several = result["us"]["one process"], result["us"]["one of several workers"]
+    return (
+        f"Finding and comparing a key takes {one['find']:.1f} µs of a request, {one['hash']:.1f} µs of it for hashing."
+        f" All that is done for a key takes {one['key']:.1f} µs, metrics included, and {several['key']:.1f} µs in one"
+        f" of several workers; a limit takes {one['limit']:.1f} µs more, over several workers {several['limit']:.1f}"
+        f" µs; the headers of an answer take {one['headers']:.1f} µs ({result['num_keys']} keys; {place(result)})."
+    )
 
 
 def _quality(demo: dict[str, Any]) -> str:

@@ -1,11 +1,11 @@
-"""What docs/load-testing.md says of the run through the compose stack, from the newest result file."""
+"""What docs/load-testing.md says of the generator and of the run through the compose stack, from the newest results."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from page_parts import missing, note, table
+from page_parts import missing, note, place, table
 from performance_plots import figure_file
 
 _OUTCOMES = {
@@ -14,6 +14,17 @@ _OUTCOMES = {
     "status_504": ("504", "#9a9a9a"),
     "failed": ("failed", "#000000"),
 }
+
+
+def generator(result: Any) -> str:
+    """What one request takes of the generator, and so what one process can send."""
+    if result is None:
+        return missing("locust_generator")
+    most = int(10 / result["cpu_ms"]) * 100
+    return (
+        f"A request of the usual mix takes {result['cpu_ms']:.2f} ms of a core, so that a process with a core of its"
+        f" own makes at most some {most:,} a second ({place(result)})."
+    )
 
 
 def stack_run(result: Any) -> str:

@@ -1,9 +1,9 @@
 """Ten minutes of locust through the proxy of the compose stack; one replica is killed meanwhile, and Redis restarted.
 
-Run: ``python benchmarks/stack_run.py``. Needs docker with compose; the stack is brought up unless it is. Without
-``--rate`` the rate is searched for: it doubles every 15 s until it is not held, and half of the last one that was is
-taken, so that one replica could hold it alone. Everything shares the machine's cores, the generator included. The
-result goes to ``benchmarks/results/stack_run-<date>.json``.
+Run: ``python benchmarks/stack_run.py``. Needs docker with compose; a stack that is not up is brought up, and taken down
+at the end. Without ``--rate`` the rate is searched for: it doubles every 15 s until it is not held, and half of the
+last one that was is taken, so that one replica could hold it alone. Everything shares the machine's cores, the
+generator included. The result goes to ``benchmarks/results/stack_run-<date>.json``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from typing import Any, Protocol
 
 from result_file import write_result
 from service_run import say
-from stack_compose import ComposeStack
+from stack_compose import ComposeStack, engine_is_reachable
 from stack_windows import Seen, between, figures, last_failure_s, read_record, windows
 
 _LOCUSTFILE = Path(__file__).parent / "locust" / "locustfile.py"
@@ -92,12 +91,11 @@ class Traffic:
 def main() -> None:
     """Measure, print and write one result."""
     options = _parser().parse_args()
-    if shutil.which("docker") is None:  # `make bench` goes on without
-        say("stack_run: no docker on the PATH, nothing is measured")
+    if not engine_is_reachable():  # `make bench` goes on without
+        say("stack_run: no container engine is reachable, nothing is measured")
         return
     stack = ComposeStack(options.project, options.url)
-    stack.start()
-    with tempfile.TemporaryDirectory() as folder:
+    with stack.running(), tempfile.TemporaryDirectory() as folder:
         traffic = Traffic(stack.copy_registry(Path(folder)), options.model)
         rate = options.rate or find_rate(stack, traffic)
         plan = Plan(rate, options.seconds, options.kill_at, options.revive_after, options.restart_redis_at)

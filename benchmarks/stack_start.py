@@ -11,18 +11,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import httpx
+from redis_run import free_port
 from result_file import write_result
+from service_run import say
+from stack_compose import ComposeStack, docker, engine_is_reachable
 
-_ROOT = Path(__file__).parents[1]
 _PROJECT = "ranktower-start"
 _BASE = "python:3.11-slim"
 _IMAGES = ("ranktower-service", "ranktower-offline")
@@ -32,21 +29,22 @@ _BODY = {"user_id": 1, "candidate_ids": [1000001, 1000002, 1000003]}
 
 def main() -> None:
     """Build, start, ask, measure, remove."""
-    if shutil.which("docker") is None or _fails("docker", "info"):
-        sys.stdout.write("stack_start: no container engine is reachable; nothing is measured\n")
+    if not engine_is_reachable():  # `make bench` goes on without
+        say("stack_start: no container engine is reachable, nothing is measured")
         return
-    proxy, prometheus = _free_ports(2)
-    os.environ |= {"RANKTOWER_PORT": str(proxy), "PROMETHEUS_PORT": str(prometheus)}
+    proxy = free_port()
+    os.environ |= {"RANKTOWER_PORT": str(proxy), "PROMETHEUS_PORT": str(free_port())}
+    stack = ComposeStack(_PROJECT, f"http://127.0.0.1:{proxy}")
     started = time.monotonic()
-    _compose("build", "--no-cache", "offline", "service")
+    stack.compose("build", "--no-cache", "offline", "service")
     built = time.monotonic()
     try:
-        _compose("up", "--detach", "proxy", "prometheus")
-        _wait_for_a_score(f"http://127.0.0.1:{proxy}/v1/score")
+        stack.up()
+        _wait_for_a_score(f"{stack.address}/v1/score")
         scored = time.monotonic()
-        steps = re.findall(r"\[(\w+)\] ([\d.]+) s\b", _compose("logs", "--no-log-prefix", "offline"))
+        steps = re.findall(r"\[(\w+)\] ([\d.]+) s\b", stack.compose("logs", "--no-log-prefix", "offline"))
     finally:
-        _compose("down", "--volumes", "--timeout", "1")
+        stack.compose("down", "--volumes", "--timeout", "1")
     figures = {
         "build_s": round(built - started, 1),
         "up_to_first_score_s": round(scored - built, 1),
@@ -66,7 +64,7 @@ def _image(name: str, *, above: str | None = None) -> dict[str, float]:
 
 
 def _inspect(image: str) -> dict[str, Any]:
-    (known,) = json.loads(_run("docker", "image", "inspect", image))
+    (known,) = json.loads(docker("image", "inspect", image))
     return dict(known)
 
 
@@ -80,29 +78,6 @@ def _wait_for_a_score(url: str) -> None:
             pass
         time.sleep(0.1)
     raise SystemExit(f"{url}: no score within {_TIMEOUT_S:.0f} s")
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
-def _fails(*command: str) -> bool:
-    return subprocess.run(command, capture_output=True, check=False).returncode != 0
-
-
-def _compose(*arguments: str) -> str:
-    return _run("docker", "compose", "--project-name", _PROJECT, *arguments)
-
-
-def _run(*command: str) -> str:
-    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}: {done.stderr.strip()[-2000:]}")
-    return done.stdout
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from service_run import SETUPS, Cores, Release, add_core_options, process_cpu_s,
 from timing import in_turns
 
 from offline.bench.requests import random_requests
-from service.context import RequestContext, Served
+from service.context import Endpoint, RequestContext, Served
 from service.metrics import Stage
 from service.request_log import RequestLog
 from service.settings import LogSettings
@@ -184,7 +184,7 @@ def _served_request() -> Served:
             pass
     context.release, context.level, context.user = "20260101T000000Z-00000000", "full", "PRESENT"
     context.num_candidates, context.num_missing, context.status = 1000, 0, 200
-    return Served(context, "score", "POST", "/v1/score", time.perf_counter())
+    return Served(context, Endpoint("score", "/v1/score"), "POST", time.perf_counter())
 
 
 def _tracing(collector: str, ratio: str) -> Tracing:

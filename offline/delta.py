@@ -76,12 +76,16 @@ def main(argv: Sequence[str]) -> int:
     redis = redis_options(options)
     started = time.monotonic()
     registry, model = Registry(options.registry), check_model_name(options.model)
-    if options.release is None and registry.current(model) is None:
-        sys.stdout.write(
-            f"precompute: {model}: no release has been promoted in {options.registry}, so there is nothing to do\n"
-        )
-        return 0
-    folder = _release_dir(registry, model, options.release)
+    release = options.release
+    if release is None:
+        pointer = registry.current(model)
+        if pointer is None:
+            sys.stdout.write(
+                f"precompute: {model}: no release has been promoted in {registry.root}, so there is nothing to do\n"
+            )
+            return 0
+        release = pointer.release
+    folder = _release_dir(registry, model, release)
     delta = precompute_delta(folder, tables, redis=redis, batch_rows=options.batch_rows)
     changed = " and ".join(f"{num:,} {side}s" for side, num in delta.num_changed.items())
     sys.stdout.write(
@@ -157,12 +161,7 @@ def read_input(path: Path, side: Side, encoder: SideEncoder) -> SideInput:
     return SideInput(canonical_ids(frame[f"{side}_id"]).to_list(), encoded)
 
 
-def _release_dir(registry: Registry, model: str, release: str | None) -> Path:
-    if release is None:
-        pointer = registry.current(model)
-        if pointer is None:
-            raise ReleaseError(f"model {model!r}: no release has been promoted; name one by --release")
-        release = pointer.release
+def _release_dir(registry: Registry, model: str, release: str) -> Path:
     folder = registry.release_dir(model, release)
     if not folder.is_dir():
         known = ", ".join(registry.releases(model)) or "none"

@@ -38,14 +38,14 @@ _PROMOTED, _LOCK, _REMOVED = "promoted", ".lock", ".removed"
 
 @dataclass(frozen=True)
 class Target:
-    """Where a release goes."""
+    """Where a release goes, and what is put in front of it there."""
 
     registry: Path
     model: str
     store: Sequence[str] = ()
     """Options of the commands that also write to Redis."""
     deltas: Mapping[str, Path] = field(default_factory=dict)
-    """``items``, ``users``: what came since the data, put in front of a release before it is promoted."""
+    """``items``, ``users``: tables of what came since the data."""
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -247,8 +247,8 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(
             f"--delta-{side}",
             type=Path,
-            help=f"Parquet as for 'ranktower precompute --delta --{side}': put in front of the new release before it is "
-            "promoted, if the file is there",
+            help=f"Parquet as for 'ranktower precompute --delta --{side}': put in front of the new release before it "
+            "is promoted, if the file is there",
         )
     add_redis_options(parser)
     return parser

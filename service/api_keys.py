@@ -13,15 +13,16 @@ import ipaddress
 import logging
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
+from yaml.constructor import ConstructorError
 
 from ranktower.errors import ConfigError
 from service.rate_limit import Rate
@@ -36,10 +37,10 @@ def _moment(value: object) -> datetime:
     """YAML knows dates and times itself, JSON does not. Numbers are neither, though pydantic would take them."""
     try:
         moment = datetime.fromisoformat(value.isoformat() if isinstance(value, date) else str(value))
-    except ValueError:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):  # in UTC it may be in the year 10000
         text = "must be a date or a time, such as 2027-01-31 or 2027-01-31T12:00:00Z"
         raise PydanticCustomError("no_moment", text) from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 Moment = Annotated[datetime, BeforeValidator(_moment)]
@@ -130,6 +131,23 @@ def new_key() -> tuple[str, str]:
     return f"rt_{key_id}_{secret}", key_id
 
 
+class _Loader(yaml.SafeLoader):
+    """Names the line of what is no error to YAML itself: a date that does not exist, and a key that is given twice."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, OverflowError):
+            raise ConstructorError(None, None, "a value that does not exist", node.start_mark) from None
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        names = [key.value for key, _ in node.value]
+        for place, (key, _) in enumerate(node.value):
+            if key.value in names[:place]:
+                raise ConstructorError(None, None, "a field that is there twice", key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_keys(path: Path) -> tuple[KeyEntry, ...]:
     """The entries of a keys file, which is YAML or JSON.
 
@@ -138,13 +156,13 @@ def read_keys(path: Path) -> tuple[KeyEntry, ...]:
             secret may have been put in the wrong place.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise ConfigError(f"{path}, line {line}: neither YAML nor JSON: {error.problem}") from None
-    except (UnicodeDecodeError, yaml.YAMLError):
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError):
         raise ConfigError(f"{path}: neither YAML nor JSON in UTF-8") from None
     try:
         entries = _KeysFile.model_validate(content).keys

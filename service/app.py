@@ -1,72 +1,59 @@
-"""The application: routes, error bodies, and the task that follows the release pointer."""
+"""The application: its parts, its routes, and what lies around them."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
-from collections.abc import AsyncIterator
+import re
+from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from ranktower import __version__
-from service.auth import ApiKeyMiddleware
-from service.context import ContextMiddleware
+from service.auth import PROTECTED, ApiKeyMiddleware
+from service.context import ContextMiddleware, Endpoint
 from service.direct import DirectRoutes
+from service.documentation import document_keys
+from service.door import Door
 from service.draining import Drain
 from service.errors import ServiceError, on_http_exception, on_service_error, on_unexpected
-from service.garbage import collect_garbage
+from service.lifespan import lifespan_of
 from service.metrics import Metrics
 from service.process_metrics import ProcessMetrics
 from service.releases import Releases
 from service.request_log import RequestLog
 from service.routes import console, docs, explain, inference, metrics, probes, rank, release, score
 from service.security_headers import SecurityHeaders
-from service.settings import Settings
+from service.settings import SHARED_FOLDER_ENV, Settings
 from service.shadow import ShadowScorer
 from service.shadow_metrics import ShadowMetrics
 from service.state import ServiceState
 from service.tracing import Tracing, tracing_is_asked_for
 from service.turns import Turns
 
-# The endpoints with a duration in the metrics; the others would only drown them in probes.
-ENDPOINTS = {"/v1/score": "score", "/v1/rank": "rank", "/v1/explain": "explain", "/v1/release": "release"}
+_ENDPOINTS = {f"/v1/{name}": Endpoint(name, f"/v1/{name}") for name in ("score", "rank", "explain", "release")}
+_INFER = Endpoint("infer", "/v2/models/{model}/infer")
+_INFER_VERSION = Endpoint("infer", "/v2/models/{model}/versions/{version}/infer")
+_INFER_PATH = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer")
+
+
+class _Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """FastAPI's document, with the API keys that are asked for before it sees a request."""
+        is_new = self.openapi_schema is None
+        document = super().openapi()
+        if is_new:
+            document_keys(document, PROTECTED)
+        return document
 
 
 def create_app(settings: Settings) -> FastAPI:
     """The routes alone, as ``docs/openapi.json`` documents them."""
-    service_metrics = Metrics()
-    releases, turns = Releases(settings, service_metrics), Turns(settings.overload, service_metrics)
-    shadow = ShadowScorer(releases, turns, ShadowMetrics(service_metrics.registry))
-    process = ProcessMetrics(service_metrics.registry)
-    tracing = Tracing() if tracing_is_asked_for(os.environ) else None
-    drain = Drain(settings.http.drain_delay_s)
-    state = ServiceState(settings, service_metrics, releases, turns, shadow, drain, tracing)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Turns | Drain]]:
-        collector = asyncio.create_task(collect_garbage())
-        if tracing is not None:
-            await tracing.start()
-        state.releases.start()
-        state.shadow.start()
-        process.start()
-        drain.start()
-        try:
-            # Into the state of every request's scope, where service.protocol looks for them.
-            yield {"turns": turns, "drain": drain}
-        finally:
-            drain.stop()
-            collector.cancel()
-            await process.stop()
-            await state.shadow.stop()
-            await state.releases.stop()
-            if tracing is not None:
-                tracing.stop()
-
-    app = FastAPI(
+    state, folder = _create_state(settings), os.environ.get(SHARED_FOLDER_ENV)
+    door = Door(None if folder is None else Path(folder), lambda: state.releases.is_serving)
+    app = _Application(
         # It would trace every request a second time, where something in the process sets a provider for all; its log
         # records hold the texts of exceptions.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
@@ -74,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=__version__,
         description="Scores the candidates of the pre-ranking stage. Every error has one body: error, error_type,"
         " request_id.",
-        lifespan=lifespan,
+        lifespan=lifespan_of(state, ProcessMetrics(state.metrics.registry), door),
         exception_handlers={
             ServiceError: on_service_error,
             HTTPException: on_http_exception,
@@ -96,6 +83,23 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
+def _create_state(settings: Settings) -> ServiceState:
+    service_metrics = Metrics()
+    releases, turns = Releases(settings, service_metrics), Turns(settings.overload, service_metrics)
+    shadow = ShadowScorer(releases, turns, ShadowMetrics(service_metrics.registry))
+    tracing = Tracing() if tracing_is_asked_for(os.environ) else None
+    drain = Drain(settings.http.drain_delay_s)
+    return ServiceState(settings, service_metrics, releases, turns, shadow, drain, tracing)
+
+
+def endpoint_of(path: str) -> Endpoint | None:
+    """The endpoint with a duration in the metrics at a path; the others would only drown these in probes."""
+    endpoint = _ENDPOINTS.get(path)
+    if endpoint is None and (found := _INFER_PATH.fullmatch(path)):
+        endpoint = _INFER_VERSION if found[1] else _INFER
+    return endpoint
+
+
 def create_server(settings: Settings) -> ASGIApp:
     """The whole stack as a server runs it. The context lies outermost, so that a 500 has its request id too."""
     app = create_app(settings)
@@ -108,4 +112,4 @@ def create_server(settings: Settings) -> ASGIApp:
     observers = [RequestLog(settings.log).observe]
     if state.tracing is not None:
         observers.insert(0, state.tracing.observe)  # the log's line names the trace
-    return ContextMiddleware(SecurityHeaders(stack), state.metrics, {**ENDPOINTS, infer_path: "infer"}, observers)
+    return ContextMiddleware(SecurityHeaders(stack), state.metrics, endpoint_of, observers)

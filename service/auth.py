@@ -17,7 +17,8 @@ from service.key_watch import KeyWatch
 from service.rate_limit import RateLimits
 from service.settings import SHARED_FOLDER_ENV, Settings
 
-_PROTECTED = ("/v1/", "/v2/models/")
+PROTECTED = ("/v1/", "/v2/models/")
+"""What the paths begin with that a key is asked for."""
 
 
 class ApiKeyMiddleware:
@@ -48,7 +49,7 @@ class ApiKeyMiddleware:
             finally:
                 await self._watch.stop()
             return
-        if scope["type"] == "http" and scope["path"].startswith(_PROTECTED):
+        if scope["type"] == "http" and scope["path"].startswith(PROTECTED):
             context: RequestContext = scope["state"]["context"]
             refusal = self._refusal(context.headers)
             if refusal is not None:
@@ -78,7 +79,7 @@ class ApiKeyMiddleware:
 
 def _given_key(headers: Mapping[bytes, bytes]) -> bytes | None:
     key = headers.get(b"x-api-key")
-    if key is None:
+    if not key:
         bearer = headers.get(b"authorization", b"")
         key = bearer[7:].strip() if bearer[:7].lower() == b"bearer " else None
-    return key
+    return key or None

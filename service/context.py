@@ -24,7 +24,7 @@ class RequestContext:
     """One request from arrival to answer."""
 
     __slots__ = (
-        "arrival", "budget_s", "degraded_reason", "endpoint", "headers", "is_gone", "level", "num_candidates",
+        "arrival", "budget_s", "degraded_reason", "headers", "is_gone", "level", "num_candidates",
         "num_missing", "outcome", "read_at", "release", "request_id", "stages", "status", "trace_id", "user",
     )  # fmt: skip
 
@@ -42,8 +42,6 @@ class RequestContext:
         self.trace_id: str | None = None
         """Of its span, where it is traced."""
         self.outcome = "ok"
-        self.endpoint: str | None = None
-        """Its name in the metrics, set by an endpoint with parameters in its path."""
         self.status: int | None = None
         """Of the answer, None before it begins."""
         self.stages: list[tuple[Stage, float, float]] = []
@@ -96,15 +94,21 @@ def context_of(request: Request) -> RequestContext:
     return context
 
 
+class Endpoint(NamedTuple):
+    """An endpoint that is measured."""
+
+    name: str
+    """In the metrics."""
+    route: str
+    """Its path, with the names of parameters in place of what the caller gave."""
+
+
 class Served(NamedTuple):
     """A request of a measured endpoint whose answer has been written."""
 
     context: RequestContext
-    endpoint: str
-    """Its name in the metrics."""
+    endpoint: Endpoint
     method: str
-    route: str
-    """Its path, with the names of parameters in place of what the caller gave."""
     ended: float
     """On the ``time.perf_counter`` clock."""
 
@@ -116,14 +120,14 @@ class ContextMiddleware:
         self,
         app: ASGIApp,
         metrics: Metrics,
-        endpoints: Mapping[str, str],
+        endpoint_of: Callable[[str], Endpoint | None],
         observers: Sequence[Callable[[Served], None]] = (),
     ) -> None:
-        """``endpoints`` maps the measured paths to their names in the metrics; ``observers`` are told of each of their
-        requests."""
+        """``endpoint_of`` finds the endpoint of a path, None for one that is not measured; ``observers`` are told of
+        each request of the others."""
         self._app = app
         self._metrics = metrics
-        self._endpoints = endpoints
+        self._endpoint_of = endpoint_of
         self._observers = observers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -142,19 +146,20 @@ class ContextMiddleware:
                 context.status = message["status"]
             await send(message)
 
-        completed = False
         try:
             await self._app(scope, receive, send_with_id)
-            completed = True
+        except BaseException as error:
+            # What ``on_unexpected`` has logged and answered comes here too, and the server would log it once more.
+            is_answered = context.outcome == "internal_error" and isinstance(error, Exception)
+            context.outcome = "internal_error"
+            if not is_answered:
+                raise
         finally:
-            endpoint = self._endpoints.get(scope["path"], context.endpoint)
+            endpoint = self._endpoint_of(scope["path"])
             if endpoint is not None:
-                if not completed:
-                    context.outcome = "internal_error"
-                route = scope["path"] if scope["path"] in self._endpoints else scope["route"].path
-                served = Served(context, endpoint, scope["method"], route, time.perf_counter())
+                served = Served(context, endpoint, scope["method"], time.perf_counter())
                 self._metrics.observe_request(
-                    endpoint, context.outcome, served.ended - context.arrival, context.budget_s
+                    endpoint.name, context.outcome, served.ended - context.arrival, context.budget_s
                 )
                 for observe in self._observers:
                     observe(served)

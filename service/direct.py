@@ -43,5 +43,5 @@ class DirectRoutes:
         except Exception as error:
             response = await on_unexpected(request, error)
             await response(scope, receive, send)
-            raise  # as the framework does: the server's own log has it too, and the outcome counts as a failure
+            raise  # as the framework does
         await response(scope, receive, send)

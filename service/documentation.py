@@ -36,7 +36,6 @@ UNKNOWN_MODEL: dict[int | str, dict[str, Any]] = {
 
 _HEADERS = {
     "x-request-id": "1 to 128 of A-Z a-z 0-9 . _ : / + = @ -; echoed in the answer. Another value is replaced.",
-    "x-api-key": "Where the service asks for a key; Authorization: Bearer works too.",
     ENVOY_HEADER.decode(): "A budget in whole milliseconds, as Envoy sends it.",
     PRIORITY_HEADER.decode(): "low: after all other requests, and the first to be refused. Another value says nothing.",
 }
@@ -57,6 +56,19 @@ def request_body(model: type[BaseModel], example: Mapping[str, Any], *in_path: s
             for name, text in _HEADERS.items()
         ],
     }
+
+
+def document_keys(document: dict[str, Any], protected: tuple[str, ...]) -> None:
+    """Add to an OpenAPI document that operations under the ``protected`` paths take an API key, in either form; or
+    none, for a service that has no keys."""
+    document["components"]["securitySchemes"] = {
+        "api_key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+        "bearer": {"type": "http", "scheme": "bearer"},
+    }
+    for path, operations in document["paths"].items():
+        if path.startswith(protected):
+            for operation in operations.values():
+                operation["security"] = [{"api_key": []}, {"bearer": []}, {}]
 
 
 def path_parameters(*names: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 logger = logging.getLogger(__name__)
@@ -24,10 +25,10 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 class Drain:
     """The delay of one process that serves. It holds the first stop signal back from the server, which has installed
-    its handlers already; the second one, or the end of the delay, reaches it."""
+    its handlers already; the second one, or the end of the delay, reaches it. With a delay of 0 the first one does."""
 
     def __init__(self, delay_s: float) -> None:
-        """With ``delay_s`` 0 every signal goes to the server at once."""
+        """Takes no signal before ``start``."""
         self._delay_s = delay_s
         self._servers_handlers: dict[int, Any] = {}  # while ours stand in their place
         self.begun = False
@@ -35,9 +36,8 @@ class Drain:
 
     def start(self) -> None:
         """Take the signals, in the main thread's running loop."""
-        if self._delay_s:
-            self._loop = asyncio.get_running_loop()
-            self._servers_handlers = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
+        self._loop = asyncio.get_running_loop()
+        self._servers_handlers = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
 
     def stop(self) -> None:
         """Give the signals back to the server."""
@@ -45,18 +45,19 @@ class Drain:
             signal.signal(*self._servers_handlers.popitem())
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.begun:
-            self._end(number)
+        is_first, self.begun = not self.begun, True
+        if not is_first or not self._delay_s:
+            self.end(number)
         else:
-            self.begun = True
             # Nothing else is safe here: the signal may have come in the middle of a log line.
             self._loop.call_soon_threadsafe(self._begin)
 
     def _begin(self) -> None:
         logger.info("draining", extra={"fields": {"delay_s": self._delay_s}})
-        self._loop.call_later(self._delay_s, self._end, signal.SIGTERM)
+        self._loop.call_later(self._delay_s, self.end)
 
-    def _end(self, number: int) -> None:
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """Let the server stop now."""
         if self._servers_handlers:  # else a second signal has ended it before its time
             self.stop()
             signal.raise_signal(number)
@@ -70,6 +71,11 @@ class Workers(Multiprocess):
         super().__init__(config, [listener])
         self._listener = listener
         self._delay_s = delay_s
+
+    @property
+    def have_failed(self) -> bool:
+        """Whether they ended because one of them could not start."""
+        return any(one.exitcode == STARTUP_FAILURE for one in self.processes)
 
     def join_all(self) -> None:
         """Wait for the workers, which have had their signal; a second one is passed on to them."""

@@ -173,6 +173,6 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def on_unexpected(request: Request, error: Exception) -> Response:
-    """Answer 500 without a word of the cause; the log has it, under the same request id."""
+    """Answer 500 without a word of the cause; the log has it, each once a minute, under the request id."""
     logger.error("internal error", exc_info=error, extra={"fields": {"request_id": context_of(request).request_id}})
     return error_response(request, ServiceError("internal error; the log has more under this request_id"))

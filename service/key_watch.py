@@ -58,11 +58,14 @@ class KeyWatch:
         try:
             # In a thread, because the file may lie on a network file system.
             found = await asyncio.to_thread(_read_if_changed, path, self._taken)
-        except ConfigError as error:
+        except Exception as error:  # whatever it is, a worker starts, and who watches the counter learns of it
             self._refused.inc()
-            if str(error) != self._trouble:
-                logger.warning("keys file refused; the keys before it stay", extra={"fields": {"detail": str(error)}})
-            self._trouble = str(error)
+            is_known = isinstance(error, ConfigError)
+            detail = str(error) if is_known else f"{path}: {type(error).__name__}"
+            if detail != self._trouble:
+                said = "keys file refused; the keys before it stay"
+                logger.warning(said, exc_info=not is_known, extra={"fields": {"detail": detail}})
+            self._trouble = detail
             return
         self._trouble = None
         if found is not None:

@@ -274,11 +274,13 @@ def _budget_ms(parameters: Mapping[str, Any], max_ms: float) -> float | None:
     budget_ms, timeout_us = budget_of(parameters.get("budget_ms"), max_ms), parameters.get("timeout")
     if timeout_us is None:
         return budget_ms
-    if type(timeout_us) is not int or not 0 < timeout_us <= max_ms * 1000:
+    if type(timeout_us) is not int or not 0 <= timeout_us <= max_ms * 1000:
         raise MalformedError(
-            f"parameters.timeout: must be a whole number of microseconds from 1 to {max_ms * 1000:.0f},"
+            f"parameters.timeout: must be a whole number of microseconds from 0 to {max_ms * 1000:.0f},"
             f" got {shown(timeout_us)}"
         )
+    if timeout_us == 0:  # to Triton, none
+        return budget_ms
     return min(timeout_us / 1000, budget_ms or max_ms)
 
 

@@ -210,5 +210,8 @@ def kind_of(value: Any) -> str:
 
 def shown(value: Any) -> str:
     """The value as JSON, cut off where it is long, for the text of an error."""
-    text = orjson.dumps(value).decode("utf-8") if not isinstance(value, float) else repr(value)
+    try:
+        text = orjson.dumps(value).decode("utf-8") if not isinstance(value, float) else repr(value)
+    except TypeError:  # it reads what is nested more deeply than it writes
+        return kind_of(value)
     return text if len(text) <= 80 else f"{text[:80]}..."

@@ -65,6 +65,11 @@ class Releases:
         """Why the promoted release is not the one served; None where it is."""
         return self._follower.refusal
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether ``current`` has one to give."""
+        return self._current is not None
+
     def current(self) -> LoadedRelease:
         """The release to serve now; a request asks once and keeps it. ReleaseUnavailableError if there is none."""
         if self._current is None:

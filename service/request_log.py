@@ -70,7 +70,7 @@ def line_fields(served: Served, status: int, took_s: float) -> dict[str, Any]:
     fields = {
         "request_id": context.request_id,
         "trace_id": context.trace_id or _callers_trace_id(context),
-        "endpoint": served.endpoint,
+        "endpoint": served.endpoint.name,
         "outcome": context.outcome,
         "status": status,
         "release": context.release,

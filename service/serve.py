@@ -17,6 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 
 from ranktower.errors import ConfigError
 from service.api_keys import check_keys
@@ -63,12 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         host, port = listener.getsockname()[:2]
         fields = {"host": host, "port": port, "workers": settings.http.workers, "model": settings.release.model}
         logger.info("listening", extra={"fields": fields})
-        _run(settings, listener, folder)
-    logger.info("stopped")
-    return 0
+        status = _run(settings, listener, folder)
+    if status == 0:
+        logger.info("stopped")
+    return status
 
 
-def _run(settings: Settings, listener: socket.socket, shared_folder: str) -> None:
+def _run(settings: Settings, listener: socket.socket, shared_folder: str) -> int:
+    """Serve until told to stop; the exit status. One that cannot start has said why in the log."""
     config = uvicorn.Config(
         partial(_create_server, settings),
         factory=True,
@@ -87,8 +90,9 @@ def _run(settings: Settings, listener: socket.socket, shared_folder: str) -> Non
     )
     if settings.http.workers > 1:
         _share_with_workers(shared_folder)
-        Workers(config, listener, settings.http.drain_delay_s).run()
-        return
+        workers = Workers(config, listener, settings.http.drain_delay_s)
+        workers.run()
+        return STARTUP_FAILURE if workers.have_failed else 0
     server = uvicorn.Server(config)
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -97,7 +101,8 @@ def _run(settings: Settings, listener: socket.socket, shared_folder: str) -> Non
             _stop_at_once(number, frame)
 
     _on_stop_signals(stop)
-    server.run(sockets=[listener])
+    server.run(sockets=[listener])  # exits by itself where it cannot start
+    return 0
 
 
 def _create_server(settings: Settings) -> ASGIApp:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ranktower import __version__
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from service.context import RequestContext, Served
 
 _FLUSH_S = 3.0
+_QUEUE_SIZE, _BATCH_SIZE = "OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
 _PACKAGES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
 
@@ -32,7 +35,8 @@ def tracing_is_asked_for(environment: Mapping[str, str]) -> bool:
     """Whether the ``OTEL_*`` variables ask for traces.
 
     Raises:
-        ConfigError: for traces that cannot be had: of another exporter or protocol, or without the packages.
+        ConfigError: for traces that cannot be had: of another exporter or protocol, in batches larger than the queue,
+            or without the packages.
     """
     names = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
     exporter = environment.get("OTEL_TRACES_EXPORTER", "").strip().lower() or "otlp"
@@ -46,9 +50,24 @@ def tracing_is_asked_for(environment: Mapping[str, str]) -> bool:
             if protocol != "http/protobuf":
                 raise ConfigError(f"{name}={protocol!r}: must be http/protobuf, usually port 4318 of a collector")
             break
+    _queue_and_batch(environment)
     if not all(map(_can_be_imported, _PACKAGES)):
         raise ConfigError("OTEL_EXPORTER_OTLP_ENDPOINT: tracing needs more packages: pip install 'ranktower[tracing]'")
     return True
+
+
+def _queue_and_batch(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Spans that may wait, and spans of a batch: by default 512, or as many as may wait."""
+    sizes: dict[str, int] = {}
+    for name, default in ((_QUEUE_SIZE, 2048), (_BATCH_SIZE, 512)):
+        given = environment.get(name, "").strip()
+        if given and not (given.isascii() and given.isdigit() and int(given) > 0):
+            raise ConfigError(f"{name}={given!r}: must be a whole number above 0")
+        sizes[name] = int(given) if given else min([default, *sizes.values()])
+    queue, batch = sizes.values()
+    if batch > queue:
+        raise ConfigError(f"{_BATCH_SIZE}={batch}: must be at most {_QUEUE_SIZE}, which is {queue}")
+    return queue, batch
 
 
 def _can_be_imported(package: str) -> bool:
@@ -74,7 +93,9 @@ class Tracing:
         self._propagator = TraceContextTextMapPropagator()
         self._provider = sdk.TracerProvider(resource=_resource(), shutdown_on_exit=False)
         # Its thread inherits the lowest priority of the one that starts it.
-        self._processor = await run_beside(BatchSpanProcessor, OTLPSpanExporter())
+        queue, batch = _queue_and_batch(os.environ)
+        make = partial(BatchSpanProcessor, max_queue_size=queue, max_export_batch_size=batch)
+        self._processor = await run_beside(make, OTLPSpanExporter())
         self._provider.add_span_processor(self._processor)
         self._tracer = self._provider.get_tracer("ranktower", __version__)
 
@@ -84,7 +105,7 @@ class Tracing:
         # One offset for all: times that nest and follow each other on the one clock do so on the other.
         offset_ns = time.time_ns() - int(time.perf_counter() * 1e9)
         root = self._tracer.start_span(
-            f"{served.method} {served.route}",
+            f"{served.method} {served.endpoint.route}",
             self._callers(context),
             trace.SpanKind.SERVER,
             start_time=offset_ns + int(context.arrival * 1e9),
@@ -139,7 +160,7 @@ def _attributes(served: Served) -> dict[str, str | int | float]:
     context = served.context
     found: dict[str, str | int | float | None] = {
         "http.request.method": served.method,
-        "http.route": served.route,
+        "http.route": served.endpoint.route,
         "http.response.status_code": context.status,
         "error.type": context.outcome if (context.status or 500) >= 500 else None,
         "ranktower.request_id": context.request_id,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from panel import Panel, Row
+from panel import INSTALLATION, Panel, Row
 from release_rows import FLEET, FRESH, ROWS_FOUND, SERVED, SHADOW
 from request_rows import BUDGET, PRESSURE, SLOW
 
@@ -45,7 +45,10 @@ def _variables() -> list[dict[str, Any]]:
         {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "refresh": 1},
         _labels("model", "Model", "ranktower_release_info"),
         _labels("job", "Job", 'ranktower_release_info{model="$model"}'),
-        _labels("instance", "Replica", 'ranktower_release_info{model="$model", job="$job"}')
+        # Outside Kubernetes there are no such labels, and the choice is empty.
+        _labels("namespace", "Namespace", 'ranktower_release_info{model="$model", job="$job"}'),
+        _labels("service", "Service", 'ranktower_release_info{model="$model", job="$job", namespace=~"$namespace"}'),
+        _labels("instance", "Replica", f'ranktower_release_info{{model="$model", {INSTALLATION}}}')
         | {"multi": True, "includeAll": True, "current": {"text": ["All"], "value": ["$__all"]}},
     ]
 

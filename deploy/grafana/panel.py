@@ -43,6 +43,8 @@ class Row:
     panels: tuple[Panel, ...]
 
 
+INSTALLATION = 'job="$job", namespace=~"$namespace", service=~"$service"'
+"""Of series that have no replica: those of the recording rules, and ``up`` of a replica that serves nothing."""
 HERE = 'job="$job", instance=~"$instance"'
 HOT = f'{HERE}, endpoint=~"score|rank|infer"'
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from panel import HERE, Panel, Query, Row, mean, quantiles, total
+from panel import HERE, INSTALLATION, Panel, Query, Row, mean, quantiles, total
 
 _INFO = f'ranktower_release_info{{{HERE}, model="$model"}} == 1'
 
@@ -177,8 +177,8 @@ FLEET = Row(
         ),
         Panel(
             "Replicas that answer to Prometheus",
-            "Targets of the job, and those of them that are up.",
-            (Query('count(up{job="$job"})', "known"), Query('sum(up{job="$job"})', "up")),
+            "Targets of the installation, and those of them that are up.",
+            (Query(f"count(up{{{INSTALLATION}}})", "known"), Query(f"sum(up{{{INSTALLATION}}})", "up")),
             width=4,
         ),
         Panel(

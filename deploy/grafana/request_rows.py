@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from panel import HERE, HOT, Panel, Query, Row, mean, quantiles, total
+from panel import HERE, HOT, INSTALLATION, Panel, Query, Row, mean, quantiles, total
 
 BUDGET = Row(
     "Is it inside the budget?",
@@ -18,7 +18,7 @@ BUDGET = Row(
         Panel(
             "Inside the budget, last hour",
             "Of the answers with scores to requests that had a budget, those that left within it. Objective: 99.9%.",
-            (Query('1 - job:ranktower_late:ratio_rate1h{job="$job"}', "in time"),),
+            (Query(f"1 - job:ranktower_late:ratio_rate1h{{{INSTALLATION}}}", "in time"),),
             unit="percentunit",
             kind="stat",
             width=5,
@@ -29,7 +29,7 @@ BUDGET = Row(
             "Answered with scores, last hour",
             "Of the requests that deserved scores: neither a client's fault nor of low priority and shed."
             " Objective: 99.9%.",
-            (Query('1 - job:ranktower_unanswered:ratio_rate1h{job="$job"}', "answered"),),
+            (Query(f"1 - job:ranktower_unanswered:ratio_rate1h{{{INSTALLATION}}}", "answered"),),
             unit="percentunit",
             kind="stat",
             width=5,
@@ -40,7 +40,7 @@ BUDGET = Row(
             "How fast the error budget burns",
             "1 uses up the 0.1% of 30 days in 30 days. Above 14.4 (one hour) or 6 (six hours) somebody is paged.",
             tuple(
-                Query(f'job:ranktower_{what}:ratio_rate{window}{{job="$job"}} / 0.001', f"{what}, {window}")
+                Query(f"job:ranktower_{what}:ratio_rate{window}{{{INSTALLATION}}} / 0.001", f"{what}, {window}")
                 for what in ("late", "unanswered")
                 for window in ("1h", "6h")
             ),

@@ -1,4 +1,4 @@
-"""A client of the service, on httpx alone: it loads nothing of the service's own application.
+"""A client of the service, on httpx alone: it imports nothing of the service's own application.
 
 ``RankTowerClient`` blocks, ``AsyncRankTowerClient`` awaits; both do the same otherwise. docs/client.md has examples.
 """

@@ -10,22 +10,11 @@ from typing import TypeVar, Unpack
 import httpx
 
 from service.client.answers import Explanations, Ranking, Release, Scores
-from service.client.calling import Caller, ClientOptions
+from service.client.calling import Caller
 from service.client.errors import NOT_READY
 from service.client.exchange import Exchange, Outcome, Received
-from service.client.requests import (
-    Call,
-    CallOptions,
-    ExplainOptions,
-    Id,
-    RankOptions,
-    ScoreOptions,
-    explain_call,
-    rank_call,
-    ready_call,
-    release_call,
-    score_call,
-)
+from service.client.options import CallOptions, ClientOptions, ExplainOptions, Id, RankOptions, ScoreOptions
+from service.client.requests import Call, explain_call, rank_call, ready_call, release_call, score_call
 
 T = TypeVar("T")
 

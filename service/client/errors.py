@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 
 class RankTowerError(Exception):
@@ -30,6 +31,11 @@ class RankTowerError(Exception):
         """Of the answer; None where there was none."""
         self.retry_after_s = retry_after_s
         """How long to stay away, where the service says so; infinite where it says so in another form than seconds."""
+
+    def __reduce__(self) -> tuple[Callable[[str], RankTowerError], tuple[str]]:
+        """For pickle, by which pools of processes send errors: it would call the class with the text alone."""
+        told = ("error_type", "request_id", "status", "retry_after_s")
+        return partial(type(self), **{name: getattr(self, name) for name in told}), (self.message,)
 
 
 class InvalidRequestError(RankTowerError):

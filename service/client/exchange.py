@@ -7,11 +7,18 @@ import json
 import time
 import uuid
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import httpx
 
-from service.client.errors import ConnectionFailedError, DeadlineError, RankTowerError, ServerError, error_of
+from service.client.errors import (
+    ConnectionFailedError,
+    DeadlineError,
+    InvalidRequestError,
+    RankTowerError,
+    ServerError,
+    error_of,
+)
 from service.client.requests import Call
 from service.client.retries import Retries, RetryBudget
 
@@ -44,7 +51,7 @@ class Exchange(Generic[T]):
     def __init__(self, call: Call[T], *, deadline_ms: float, retries: Retries, budget: RetryBudget) -> None:
         """The time runs from here on; ``deadline_ms`` where the call has none of its own."""
         self._call, self._retries, self._budget = call, retries, budget
-        self._ends = time.monotonic() + call.options.get("deadline_ms", deadline_ms) / 1000
+        self._ends: float = time.monotonic() + call.options.get("deadline_ms", deadline_ms) / 1000
         self._num_attempts = 0
         self.request_id = call.options.get("request_id") or uuid.uuid4().hex
         self.result: T
@@ -70,7 +77,7 @@ class Exchange(Generic[T]):
         if call.body is None:
             return http.build_request("GET", call.path, headers=headers, timeout=left_s)
         headers["content-type"] = "application/json"
-        content = json.dumps(call.body | {"budget_ms": budget_ms}, allow_nan=False).encode()
+        content = json.dumps(call.body | {"budget_ms": budget_ms}, allow_nan=False, default=_plain).encode()
         return http.build_request("POST", call.path, content=content, headers=headers, timeout=left_s)
 
     def take(self, outcome: Outcome) -> float | None:
@@ -89,6 +96,10 @@ class Exchange(Generic[T]):
             return self._pause_s(error)
         if isinstance(outcome, httpx.TimeoutException | TimeoutError):
             raise self._too_late() from outcome
+        if isinstance(outcome, httpx.LocalProtocolError | httpx.UnsupportedProtocol):
+            # Its text is not passed on: it quotes what was to be sent, the API key too.
+            message = f"the request cannot be sent ({type(outcome).__name__})"
+            raise InvalidRequestError(message, error_type="malformed", request_id=self.request_id)
         message = f"{type(outcome).__name__}: {outcome}" if str(outcome) else type(outcome).__name__
         error = ConnectionFailedError(message, error_type="connection_failed", request_id=self.request_id)
         error.__cause__ = outcome
@@ -113,3 +124,10 @@ class Exchange(Generic[T]):
 
     def _too_late(self) -> DeadlineError:
         return DeadlineError("the deadline has passed", error_type="deadline_exceeded", request_id=self.request_id)
+
+
+def _plain(value: Any) -> Any:
+    """Python's own, of a scalar or an array of NumPy, which JSON does not know."""
+    if not hasattr(value, "tolist"):
+        raise TypeError(f"{type(value).__name__} {value!r} cannot be sent as JSON")
+    return value.tolist()

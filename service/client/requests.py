@@ -1,10 +1,10 @@
-"""What is asked: the endpoints as calls, and the options they take, in one place for both clients."""
+"""What is asked: the endpoints as calls, in one place for both clients."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, Generic, TypeVar
 
 from service.client.answers import (
     Explanations,
@@ -16,50 +16,9 @@ from service.client.answers import (
     read_release,
     read_scores,
 )
+from service.client.options import CallOptions, ExplainOptions, Id, RankOptions, ScoreOptions, given
 
-Id = str | int
-Features = Mapping[str, Any]
 T = TypeVar("T")
-
-
-class CallOptions(TypedDict, total=False):
-    """What every call takes."""
-
-    deadline_ms: float
-    """How long the call may take, retries included; the client's own without it."""
-    request_id: str
-    """1 to 128 of ``A-Z a-z 0-9 . _ : / + = @ -``; a random one without it. All attempts have the same."""
-    traceparent: str
-    """Of the caller's span (W3C Trace Context); passed on."""
-    low_priority: bool
-    """After all other requests, and the first to be refused."""
-
-
-class QueryOptions(CallOptions, total=False):
-    """What every call about a user takes; as in docs/api.md, like the fields below."""
-
-    user_features: Features
-    item_features: Mapping[str, Features]
-
-
-class ExplainOptions(QueryOptions, total=False):
-    """What ``explain`` takes besides user and candidates."""
-
-    levels: bool
-
-
-class ScoreOptions(QueryOptions, total=False):
-    """What ``score`` takes besides user and candidates."""
-
-    freshness: bool
-
-
-class RankOptions(ScoreOptions, total=False):
-    """What ``rank`` takes besides the user. Without ``candidate_ids``, ``num_candidates`` are retrieved."""
-
-    candidate_ids: Iterable[Id]
-    num_candidates: int
-    top_k: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +28,8 @@ class Call(Generic[T]):
     path: str
     read: Callable[[Any], T]
     """The answer's JSON to what the call returns."""
-    options: CallOptions
+    options: Mapping[str, Any]
+    """Those of ``CallOptions`` that are given."""
     body: dict[str, Any] | None = None
     """Without its budget; None for a GET."""
     is_retried: bool = True
@@ -77,34 +37,41 @@ class Call(Generic[T]):
 
 def score_call(user_id: Id, candidate_ids: Iterable[Id], options: ScoreOptions) -> Call[Scores]:
     """``POST /v1/score``."""
-    body = {"user_id": user_id, "candidate_ids": list(candidate_ids), **_fields(options)}
-    return Call("/v1/score", read_scores, options, body)
+    body = {"user_id": user_id, "candidate_ids": _listed(candidate_ids)}
+    return _post("/v1/score", read_scores, body, given(options, ScoreOptions))
 
 
 def rank_call(user_id: Id, options: RankOptions) -> Call[Ranking]:
     """``POST /v1/rank``."""
-    body = {"user_id": user_id, **_fields(options)}
-    if "candidate_ids" in options:
-        body["candidate_ids"] = list(options["candidate_ids"])
-    return Call("/v1/rank", read_ranking, options, body)
+    found = given(options, RankOptions)
+    if "candidate_ids" in found:
+        found["candidate_ids"] = _listed(found["candidate_ids"])
+    return _post("/v1/rank", read_ranking, {"user_id": user_id}, found)
 
 
 def explain_call(user_id: Id, candidate_ids: Iterable[Id], options: ExplainOptions) -> Call[Explanations]:
     """``POST /v1/explain``."""
-    body = {"user_id": user_id, "candidate_ids": list(candidate_ids), **_fields(options)}
-    return Call("/v1/explain", read_explanations, options, body)
+    body = {"user_id": user_id, "candidate_ids": _listed(candidate_ids)}
+    return _post("/v1/explain", read_explanations, body, given(options, ExplainOptions))
 
 
 def release_call(options: CallOptions) -> Call[Release]:
     """``GET /v1/release``."""
-    return Call("/v1/release", read_release, options)
+    return Call("/v1/release", read_release, given(options, CallOptions))
 
 
 def ready_call(options: CallOptions) -> Call[bool]:
-    """``GET /readyz``."""
-    return Call("/readyz", lambda _: True, options, is_retried=False)
+    """``GET /v2/health/ready``, which says what ``/readyz`` says and which proxies pass on."""
+    return Call("/v2/health/ready", lambda _: True, given(options, CallOptions), is_retried=False)
 
 
-def _fields(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that are fields of the body."""
-    return {name: value for name, value in options.items() if name not in CallOptions.__optional_keys__}
+def _post(path: str, read: Callable[[Any], T], question: dict[str, Any], found: dict[str, Any]) -> Call[T]:
+    """The options that are not of the call itself are fields of the body."""
+    options = {name: found.pop(name) for name in CallOptions.__optional_keys__ & found.keys()}
+    return Call(path, read, options, question | found)
+
+
+def _listed(ids: Any) -> list[Any]:
+    """An array of NumPy makes Python's numbers itself, many times faster than one by one."""
+    found: list[Any] = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+    return found

@@ -141,7 +141,6 @@ async def model_metadata(request: Request) -> Response:
 async def infer(request: Request) -> Response:
     """The scores of `/v1/score`, as a tensor. Without a version, the user's release scores: current or canary."""
     state, context = state_of(request), context_of(request)
-    context.endpoint = "infer"
     model = _model(request)
     parse = partial(parse_infer, header_length=context.header(HEADER_LENGTH))
     query, deadline = await read_query(request, parse)

@@ -28,6 +28,8 @@ from service.keys_command import main as keys_command
 TESTS = Path(__file__).parents[1]
 RULES = Path(__file__).parents[2] / "deploy" / "prometheus" / "alerts.yml"
 CANDIDATES = list(range(300))
+# As Kubernetes' discovery adds them.
+INSTALLATION = {"namespace": "ranking", "service": "films"}
 # By name, with their rates.
 KEYS: dict[str, tuple[str, ...]] = {"shop": (), "greedy": ("--rate-per-s", "1", "--burst", "1")}
 
@@ -65,7 +67,8 @@ class Prometheus:
             "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "1s"},
             "rule_files": ["alerts.yml"],
             "scrape_configs": [
-                {"job_name": job, "static_configs": [{"targets": addresses}]} for job, addresses in targets.items()
+                {"job_name": job, "static_configs": [{"targets": addresses, "labels": INSTALLATION}]}
+                for job, addresses in targets.items()
             ],
         }
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))

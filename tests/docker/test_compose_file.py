@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -131,11 +133,37 @@ def test_the_proxy_takes_the_bodies_that_the_service_takes() -> None:
     assert int(seconds) * 1000 >= BudgetSettings().max_ms
 
 
+def test_the_proxy_leaves_idle_connections_before_the_service_does() -> None:
+    from uvicorn import Config
+
+    text = (ROOT / "docker/nginx.conf").read_text(encoding="utf-8")
+    (upstream,) = re.findall(r"upstream service {.*?\n    }", text, re.DOTALL)
+    (seconds,) = re.findall(r"keepalive_timeout (\d+)s;", upstream)
+    assert int(seconds) < Config("service").timeout_keep_alive
+
+
 def test_the_environment_files_name_settings_that_there_are() -> None:
     passed_on = {key for service in SERVICES.values() for key in service.get("environment", {})} | {"COMPOSE_PROFILES"}
     for path in (ROOT / "docker").glob("*.env"):
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
         assert {line.split("=")[0] for line in lines} <= passed_on, path
+
+
+def test_what_the_pages_tell_docker_is_there() -> None:
+    """Most of these lines are typed by no test: their variables, profiles, targets and files."""
+    pages = [path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")]
+    blocks = [block for page in pages for block in re.findall(r"```(?:text|sh)\n(.*?)```", page, re.DOTALL)]
+    lines = re.findall(r"^(?:\w+=\S+ )*docker .*", "".join(blocks), re.MULTILINE)
+    options = [pair for line in lines for pair in pairwise(shlex.split(line))]
+    profiles = {profile for service in SERVICES.values() for profile in service.get("profiles", [])}
+    assert {"loadtest"} <= {value for option, value in options if option == "--profile"} <= profiles | {"*"}
+    targets = {value for option, value in options if option == "--target"}
+    assert targets == {"service", "offline"} <= set(re.findall(r"^FROM \S+ AS (\S+)$", DOCKERFILE, re.MULTILINE))
+    files = {value for option, value in options if option in {"-f", "--env-file"}}
+    assert {"docker/Dockerfile", "docker/tracing.env"} <= files
+    assert [name for name in files if not (ROOT / name).is_file()] == []
+    variables = set(re.findall(r"^(\w+)=", "\n".join(lines), re.MULTILINE))
+    assert {"RANKTOWER_DATA"} <= variables <= set(re.findall(r"\$\{(\w+)", str(COMPOSE)))
 
 
 def test_the_images_stages() -> None:

@@ -1,5 +1,4 @@
-"""The documentation as a site: it builds without a warning, loads nothing from elsewhere, and every page is reached;
-every command in it names the test that runs it."""
+"""The documentation as a site: it builds without a warning, loads nothing from elsewhere, and every page is reached."""
 
 from __future__ import annotations
 
@@ -50,20 +49,6 @@ def test_the_index_lists_every_decision_by_its_title() -> None:
         number, title = path.read_text(encoding="utf-8").split("\n")[0].removeprefix("# ").split(". ", 1)
         titled.append((str(int(number)), title, path.name))
     assert listed == titled
-
-
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(DOCS)))
-def test_every_shell_block_names_the_test_that_runs_it(path: Path) -> None:
-    lines = path.read_text(encoding="utf-8").split("\n")
-    for place, line in enumerate(lines):
-        if line.strip() not in ("```sh", "```bash", "```shell", "```console"):
-            continue
-        marker = re.fullmatch(r"<!-- run by: (tests/\S+\.py)::(\w+) -->", lines[place - 1].strip())
-        assert marker, f"{path.name}, line {place + 1}: no test is named"
-        file, test = marker.groups()
-        source = (ROOT / file).read_text(encoding="utf-8")
-        assert re.search(rf"^(async )?def {test}\(", source, flags=re.MULTILINE), f"{file} has no {test}"
-        assert path.name in source, f"{file} does not read {path.name}"
 
 
 def _leaves(node: Any) -> list[str]:

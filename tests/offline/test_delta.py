@@ -227,9 +227,16 @@ def test_what_is_not_there(own: Path, tables: Tables, tmp_path: Path) -> None:
     other = "20260101T000000Z-00000000"
     with pytest.raises(ReleaseError, match=f"release '{other}' is not published"):
         run(own, "--release", other, items=tables.items)
+
+
+def test_before_the_first_promotion_there_is_nothing_to_do(
+    own: Path, tables: Tables, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = place(own)
     (own / MODEL / "current").unlink()
-    with pytest.raises(ReleaseError, match="no release has been promoted; name one by --release"):
-        run(own, items=tables.items)
+    assert run(own, items=tables.items) == 0
+    assert f"{MODEL}: no release has been promoted in {own}, so there is nothing to do" in capsys.readouterr().out
+    assert not deltas_dir(folder).exists()
 
 
 def test_a_damaged_tower_computes_nothing(own: Path, tables: Tables) -> None:

@@ -13,7 +13,7 @@ from offline import gc
 from ranktower.embedding_store.redis import RedisWriter
 from ranktower.embedding_store.redis_client import RedisOptions, open_sync_client
 from ranktower.embedding_store.redis_releases import list_releases, write_pointer
-from ranktower.errors import ConfigError, ReleaseError
+from ranktower.errors import ConfigError
 from ranktower.pointer import Pointer, Variation
 from ranktower.registry import Registry, hold_release
 from ranktower.release import Manifest
@@ -66,9 +66,22 @@ def test_keep_must_be_given_and_positive(manifests: dict[str, Manifest], place: 
         gc.main([*place, "--keep", "-2"])
 
 
-def test_a_registry_without_the_model_empties_no_redis(tmp_path: Path, place: list[str]) -> None:
-    with pytest.raises(ReleaseError, match=rf"model '{MODEL}': no release is published in {tmp_path}"):
-        gc.main([*place, "--keep", "1"])
+def test_a_registry_without_the_model_empties_no_redis(
+    tmp_path: Path,
+    place: list[str],
+    redis_server: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A registry of another place, or the first night of a new one: no failure, and nobody else's rows go."""
+    monkeypatch.setenv("RANKTOWER_STORE__REDIS_URL", redis_server.url)
+    key = f"ranktower:{MODEL}:{RELEASES[0]}:i:1"
+    redis_server.command("set", key, "a row")
+    assert gc.main([*place, "--keep", "1", "--store", "redis"]) == 0
+    told = f"gc: {MODEL}: no release is published in {tmp_path}, so there is nothing to do\n"
+    assert capsys.readouterr().out == told
+    assert redis_server.command("exists", key) == "1"
+    redis_server.command("del", key)
 
 
 def test_what_redis_serves_stays_in_the_registry_too(

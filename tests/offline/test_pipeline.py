@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from offline import pipeline
@@ -18,8 +19,12 @@ from offline.pipeline import imported_tables, is_canonical, run_step, simulated_
 from ranktower import cli
 from ranktower.data.simulator import SimulatorOptions, simulate
 from ranktower.data.tables import read_tables, write_tables
+from ranktower.embedding_store.overlay import deltas_dir
+from ranktower.embedding_store.overlay_writer import current_overlay
 from ranktower.errors import RankTowerError
+from ranktower.file_lock import file_lock
 from ranktower.registry import Registry
+from ranktower.release import read_manifest
 from ranktower.training.config import TrainConfig
 
 OPTIONS = SimulatorOptions(num_users=60, num_items=200, requests_per_user=15.0, seed=5)
@@ -34,8 +39,26 @@ def own_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The steps of a pipeline, which are run in this process."""
+    names: list[str] = []
+
+    def in_this_process(name: str, *command: str) -> None:
+        names.append(name)
+        assert cli.main(command) == 0
+
+    monkeypatch.setattr(pipeline, "run_step", in_this_process)
+    return names
+
+
 def arguments(work: Path, config: Path) -> list[str]:
     return ["--work", str(work), "--registry", str(work / "registry"), "--model", "m", "--config", str(config)]
+
+
+def runs(work: Path) -> set[str]:
+    """Names of the training runs and of their exports."""
+    return {folder.name for folder in (work / "own").iterdir() if folder.name.startswith(("run-", "export-"))}
 
 
 def current(registry: Registry) -> str:
@@ -62,19 +85,12 @@ def test_own_tables_to_a_promoted_release_by_a_command_a_step(
 
 
 def test_it_promotes_what_is_new_and_overrules_nobody(
-    own_tables: Path, small_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_tables: Path, small_config: TrainConfig, tmp_path: Path, steps: list[str]
 ) -> None:
     config, registry = tmp_path / "config.yaml", Registry(tmp_path / "registry")
     small_config.dump(config)
     other = tmp_path / "other"
     write_tables(other, simulate(replace(OPTIONS, seed=6)).tables)
-    steps: list[str] = []
-
-    def in_this_process(name: str, *command: str) -> None:
-        steps.append(name)
-        assert cli.main(command) == 0
-
-    monkeypatch.setattr(pipeline, "run_step", in_this_process)
 
     def run(data: Path) -> str:
         steps.clear()
@@ -84,13 +100,62 @@ def test_it_promotes_what_is_new_and_overrules_nobody(
     first = run(own_tables)
     assert run(own_tables) == first
     assert steps[-1] == "publish", "it has been promoted"
+    before = runs(tmp_path)
     second = run(other)
     assert second != first
+    after = runs(tmp_path)
+    assert len(before) == len(after) == 2
+    assert not before & after, "the run before and its export would fill the volume"
     registry.rollback("m")
     assert run(other) == first, "who rolled back had a reason"
     registry.promote("m", second)
     assert run(own_tables) == first, "going back to earlier data is a change like any other"
     assert len(registry.releases("m")) == 2
+
+
+def test_a_release_has_what_came_since_before_it_is_promoted(
+    own_tables: Path, small_config: TrainConfig, tmp_path: Path, steps: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, registry, new = tmp_path / "config.yaml", Registry(tmp_path / "registry"), tmp_path / "new.parquet"
+    small_config.dump(config)
+    items = pl.read_parquet(own_tables / "items.parquet")
+    added = items.head(1).with_columns(pl.lit(items["item_id"].max() + 1).cast(items["item_id"].dtype).alias("item_id"))
+    added.write_parquet(new)
+    absent = tmp_path / "absent.parquet"
+    options = ["--data", str(own_tables), "--delta-items", str(new), "--delta-users", str(absent)]
+    assert pipeline.main([*arguments(tmp_path, config), *options]) == 0
+    assert steps[-3:] == ["publish", "delta", "promote"]
+    assert f"{absent} is not there: no users have come since" in capsys.readouterr().out
+    folder = registry.release_dir("m", current(registry))
+    overlay = current_overlay(deltas_dir(folder), read_manifest(folder))
+    assert overlay is not None
+    assert overlay.pointer.num_items == 1
+
+
+def test_a_second_pipeline_waits_for_the_first(own_tables: Path, tmp_path: Path) -> None:
+    """Also for one of another pod, which no process id tells of."""
+    options = [*arguments(tmp_path, Path("/nowhere.yaml")), "--data", str(own_tables)]
+    with file_lock(tmp_path / ".lock"):
+        second = subprocess.Popen(
+            [sys.executable, "-m", "ranktower.cli", "pipeline", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert second.stdout is not None
+        assert second.stdout.readline() == f"Waiting for another pipeline in {tmp_path}\n"
+        assert second.poll() is None
+    out, err = second.communicate()
+    assert out == f"Data: canonical tables in {own_tables}\n"
+    assert "/nowhere.yaml: cannot be read" in err
+    assert second.returncode == 2
+
+
+def test_a_removal_that_was_killed_is_finished(tmp_path: Path) -> None:
+    for name in ("run-00000001", "export-00000001", "run-00000002", ".removed/run-00000001", "prepared", "run-notes"):
+        (tmp_path / name / "checkpoint").mkdir(parents=True)
+    pipeline._remove_all_but("00000002", tmp_path)
+    assert {folder.name for folder in tmp_path.iterdir()} == {"run-00000002", "prepared", "run-notes"}
 
 
 def test_what_is_simulated_or_imported_is_made_once(

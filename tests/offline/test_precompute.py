@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from ranktower.embedding_store.redis import manifest_key, row_key_prefix
 from ranktower.embedding_store.redis_client import RedisOptions, open_sync_client
 from ranktower.embedding_store.redis_releases import pointer_key
 from ranktower.errors import ConfigError, RankTowerError, ReleaseError
+from ranktower.file_lock import file_lock
 from ranktower.registry import Registry
 from ranktower.release import Manifest, read_manifest
 from ranktower.training.evaluation import ModelScorer
@@ -160,16 +161,20 @@ def test_half_a_file_of_a_killed_run_is_not_sealed_in_the_release(own: Path, inp
     assert not list(folder.rglob("*.part"))
 
 
-def test_one_process_at_a_time_makes_a_release(own: Path, inputs: list[str]) -> None:
-    folder, _ = staged(own)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        with pytest.raises(ReleaseError, match="another process is making this release"):
-            precompute.main([*inputs, "--registry", str(own)])
-    finally:
-        os.close(descriptor)
-    assert precompute.main([*inputs, "--registry", str(own)]) == 0
+def test_one_process_at_a_time_makes_releases_of_a_model(own: Path, inputs: list[str]) -> None:
+    """Two at once would both name the release, or write into one folder. The lock is a file's: NFS locks no folder."""
+    folder, manifest = staged(own)
+    (folder / "manifest.json").unlink()
+    command = [sys.executable, "-m", "ranktower.cli", "precompute", *inputs, "--registry", str(own)]
+    with file_lock(own / MODEL / ".precompute.lock"):
+        second = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert second.stdout is not None
+        assert second.stdout.readline() == f"precompute: waits for another one in {own / MODEL}\n"
+        assert not (folder / "manifest.json").exists()
+    with second:
+        assert f"release {manifest.release} of" in second.stdout.read()
+    assert second.returncode == 0
+    assert staged(own)[0] == folder
 
 
 def test_publish_promote_and_rollback(own: Path, inputs: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,6 +109,7 @@ def test_the_burst_is_that_of_a_second_where_none_is_given(
         ({**GOOD, "rate_per_s": 1, "burst": 0}, "keys.1.burst: Input should be greater than or equal to 1"),
         ({**GOOD, "burst": 5}, "keys.1: burst is given without rate_per_s"),
         ({**GOOD, "expires": 2027}, "keys.1.expires: must be a date or a time, such as 2027-01-31"),
+        ({**GOOD, "expires": "9999-12-31T23:59:59-01:00"}, "keys.1.expires: must be a date or a time, such as"),
         ({**GOOD, "expires": "soon"}, "keys.1.expires: must be a date or a time, such as 2027-01-31"),
         ({"id": "abcd", "sha256": SHA256}, "keys.1.name: Field required"),
         (KEY, "keys.1: Input should be a valid dictionary"),
@@ -135,6 +136,12 @@ def test_a_wrong_entry_names_file_place_and_field_and_no_value(
         (f"keys:\n- name: [{KEY}\n".encode(), ", line 3: neither YAML nor JSON: "),
         (b"\xff\xfe\x00", ": neither YAML nor JSON in UTF-8"),
         (b"keys: \x00", ": neither YAML nor JSON in UTF-8"),
+        (b"[" * 5000, ": neither YAML nor JSON in UTF-8"),
+        (b"keys:\n- expires: 2027-02-30\n", ", line 2: neither YAML nor JSON: a value that does not exist"),
+        (b"keys:\n- expires: 2027-01-31 24:00:00\n", ", line 2: neither YAML nor JSON: a value that does not exist"),
+        (b"keys:\n- burst: " + b"9" * 5000, ", line 2: neither YAML nor JSON: a value that does not exist"),
+        (b"keys: []\nkeys: []\n", ", line 2: neither YAML nor JSON: a field that is there twice"),
+        (f"keys:\n- {KEY}: 1\n  {KEY}: 2".encode(), ", line 3: neither YAML nor JSON: a field that is there twice"),
     ],
 )
 def test_a_wrong_file_is_named(content: bytes, text: str, tmp_path: Path) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +45,33 @@ async def test_a_fault_is_a_500_without_a_word_of_it(
     }
     assert 'ranktower_request_duration_seconds_count{endpoint="score",outcome="internal_error"} 1.0' in metrics
     assert any(record.levelname == "ERROR" and record.fields["request_id"] == "r-1" for record in caplog.records)
+
+
+def test_faults_neither_flood_the_log_nor_cost_the_connection(
+    release: Any, start_server: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Python imports this before anything else.
+    (tmp_path / "sitecustomize.py").write_text(
+        "from service.routes import explain, score\n"
+        "def fail(body, settings):\n"
+        "    raise RuntimeError('secret of the inside')\n"
+        "score.parse_score = explain.parse_explain = fail\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    server = start_server(release.folder.parent.parent, LOG__MAX_LINES_PER_S="1")
+    with closing(HTTPConnection(server.url.removeprefix("http://"), timeout=30)) as connection:
+        connection.connect()
+        connection.auto_open = False  # another connection would be an error
+        for path in ("/v1/score", "/v1/explain") * 50:  # round the framework, and through it
+            connection.request("POST", path, b"{}")
+            answer = connection.getresponse()
+            assert (answer.status, json.loads(answer.read())["error_type"]) == (500, "internal_error")
+    assert server.stop() == 0
+    failed = [line for line in server.lines() if "exception" in line]
+    assert [line["message"] for line in failed] == ["internal error"]
+    assert failed[0]["traceback"][-1] == f"{tmp_path}/sitecustomize.py:3 fail"
+    assert sum(line["logger"] == "service.request_log" for line in server.lines()) < 20
+    assert "secret" not in server.log.read_text()
 
 
 def test_the_service_imports_no_training_library_and_reads_nothing_at_import() -> None:

@@ -102,6 +102,13 @@ def test_a_field_that_is_missing(server: Any, missing: str) -> None:
     assert_error(server.client.post("/v1/score", json=body), 422, "malformed", f"{missing}: required")
 
 
+@pytest.mark.parametrize("depth", [254, 255, 300, 1000])
+@pytest.mark.parametrize("field", ["budget_ms", "freshness", "user_features", "item_features", "candidate_ids"])
+def test_a_value_that_is_nested_more_deeply_than_json_is_written(server: Any, field: str, depth: int) -> None:
+    content = json.dumps(GOOD)[:-1] + f', "{field}": ' + "[" * depth + "]" * depth + "}"
+    assert_error(server.client.post("/v1/score", content=content), 422, "malformed", field)
+
+
 @pytest.mark.parametrize("field", ["top_k", "num_candidates"])
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "2.0", "10001", "1" + "0" * 30, "1e300", '"5"', "true", "[1]"])
 def test_a_count_that_is_wrong(server: Any, field: str, value: str) -> None:

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.app import ENDPOINTS, create_app, create_server
+from service.app import create_app, create_server, endpoint_of
 from service.context import ContextMiddleware
 from service.direct import DirectRoutes
 from service.routes import rank, score
@@ -72,7 +72,7 @@ def settings(root: Path, model: str = "demo") -> Settings:
 
 def without_direct_routes(chosen: Settings) -> ASGIApp:
     app = create_app(chosen)
-    return ContextMiddleware(SecurityHeaders(app), app.state.service.metrics, ENDPOINTS)
+    return ContextMiddleware(SecurityHeaders(app), app.state.service.metrics, endpoint_of)
 
 
 @asynccontextmanager
@@ -155,7 +155,7 @@ async def test_without_a_release_both_say_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "parse", "path"), [(score, "parse_score", "/v1/score"), (rank, "parse_rank", "/v1/rank")]
 )
-async def test_a_fault_is_answered_and_raised_by_both(
+async def test_a_fault_is_answered_alike_by_both(
     module: Any, parse: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(body: bytes, settings: Settings) -> None:
@@ -168,10 +168,6 @@ async def test_a_fault_is_answered_and_raised_by_both(
         assert await answer(direct, "POST", path, b"{}", {}) == expected
         assert (expected[0], expected[2]["error_type"]) == (500, "internal_error")
         assert "secret" not in str(expected)
-    for stack in (create_server(chosen), without_direct_routes(chosen)):
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(stack), base_url="http://test") as client:
-            with pytest.raises(RuntimeError, match="secret of the inside"):  # for the server's log
-                await client.post(path, content=b"{}")
 
 
 async def echo(request: Request) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,18 @@ def test_every_endpoint_and_every_error_is_documented() -> None:
         statuses = set(paths[path]["post"]["responses"]) - own
         assert statuses == {"200", "401", "403", "408", "413", "415", "422", "429", "500", "503", "504"}
         assert paths[path]["post"]["requestBody"]["content"]["application/json"]["example"]
+
+
+def test_a_key_is_documented_where_the_server_asks_for_one(release: Any, start_server: Callable[..., Any]) -> None:
+    server = start_server(release.folder.parent.parent, AUTH__API_KEY="correct-horse-battery")
+    document = json.loads(FILE.read_text(encoding="utf-8"))
+    assert document["components"]["securitySchemes"].keys() == {"api_key", "bearer"}
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            url = re.sub(r"{\w+}", "demo", path)
+            asks = server.client.request(method, url).status_code == 401
+            assert operation.get("security", []) == ([{"api_key": []}, {"bearer": []}, {}] if asks else []), path
+    server.stop()
 
 
 @pytest.mark.parametrize(

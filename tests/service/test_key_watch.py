@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -169,6 +171,10 @@ def test_a_file_that_breaks_or_goes_leaves_the_keys_and_one_without_keys_does_no
         good.replace("sha256: ", f"sha256: {key}"), ": keys.0.sha256: String should match pattern '^[0-9a-f]{64}$'"
     )
     break_it(f"keys:\n- name: [{key}\n", ", line 3: neither YAML nor JSON: expected ',' or ']', but got '<stream end>'")
+    break_it(f"{good}  expires: 2027-02-30\n", ", line 5: neither YAML nor JSON: a value that does not exist")
+    late = ": keys.0.expires: must be a date or a time, such as 2027-01-31 or 2027-01-31T12:00:00Z"
+    break_it(f"{good}  expires: 9999-12-31T23:59:59-01:00\n", late)
+    break_it("[" * 5000, ": neither YAML nor JSON in UTF-8")
     break_it(None, ": cannot be read: No such file or directory")
     keys.path.write_text("keys: []")
     wait_for(server, "keys file read", times=2, keys=0)
@@ -177,4 +183,22 @@ def test_a_file_that_breaks_or_goes_leaves_the_keys_and_one_without_keys_does_no
     wait_for(server, "keys file read", times=4, keys=1)
     assert {ask(server, key).status_code for _ in range(6)} == {200}
     assert key not in server.log.read_text()
+    assert server.stop() == 0
+
+
+def test_a_worker_that_is_replaced_while_the_file_is_broken_starts_and_lets_nobody_in(
+    start: Callable[[], Any], keys: KeysFile
+) -> None:
+    key = keys.add("mobile")
+    good = keys.path.read_text()
+    server = start()
+    keys.path.write_text(f"{good}  expires: 2027-02-30\n")
+    wait_for(server, "keys file refused; the keys before it stay", times=2)
+    pid = server.process.pid
+    workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    os.kill(int(workers[-1]), signal.SIGKILL)
+    wait_for(server, "release served", times=3)
+    server.wait_until(lambda: {ask(server, key).status_code for _ in range(20)} == {200, 403}, "answered by both")
+    keys.path.write_text(good)
+    server.wait_until(lambda: {ask(server, key).status_code for _ in range(20)} == {200}, "mended")
     assert server.stop() == 0

@@ -58,6 +58,20 @@ def test_a_message_that_is_repeated_passes_once_a_minute(monkeypatch: pytest.Mon
     assert [passes(1, "a"), passes(1, "a")] == [True, False]
 
 
+def test_an_exception_passes_by_its_place_whoever_logs_it() -> None:
+    sieve = OnceAMinute()
+
+    def passes(text: str) -> bool:
+        try:
+            int(text)
+        except ValueError:
+            return sieve.filter(logging.LogRecord("x", logging.ERROR, "errors.py", len(text), "e", (), sys.exc_info()))
+        raise AssertionError
+
+    assert [passes("a"), passes("ab")] == [True, False]
+    assert sieve.filter(logging.LogRecord("x", logging.ERROR, "errors.py", 1, "e", (), None))
+
+
 def test_the_level_is_the_settings() -> None:
     assert log_config("debug")["loggers"]["service"]["level"] == "DEBUG"
     assert log_config("debug")["loggers"]["uvicorn.error"]["level"] == "DEBUG"

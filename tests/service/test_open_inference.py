@@ -16,6 +16,7 @@ from service.errors import MalformedError, TooManyCandidatesError
 from service.open_inference import InferQuery, parse_infer
 from service.settings import ReleaseSettings, Settings
 
+DEEP = json.loads("[" * 300 + "]" * 300)
 SETTINGS = Settings(release=ReleaseSettings(registry=Path("registry"), model="demo"))
 
 
@@ -74,6 +75,8 @@ def test_outputs_in_the_order_and_the_form_asked_for(more: dict[str, Any], expec
     [
         ({"budget_ms": 20}, 20, False),
         ({"timeout": 1500}, 1.5, False),
+        ({"timeout": 0}, None, False),
+        ({"budget_ms": 2, "timeout": 0}, 2, False),
         ({"budget_ms": 1, "timeout": 1500}, 1, False),
         ({"budget_ms": 2, "timeout": 1500}, 1.5, False),
         ({"priority": 0}, None, False),
@@ -126,6 +129,8 @@ def test_any_bytes_are_read_or_refused(raw: bytes, num: int, datatype: str) -> N
         ({"inputs": request()["inputs"] * 2}, "inputs[2].name: user_id is there twice"),
         (request({"name": "user"}), 'inputs[0].name: must be one of user_id, candidate_ids, got "user"'),
         (request({"name": ...}), "inputs[0].name: must be one of user_id, candidate_ids, got null"),
+        (request({"name": DEEP}), "inputs[0].name: must be one of user_id, candidate_ids, got a list"),
+        (request({"shape": DEEP}), "user_id.shape: must be [1] or [1, 1], got a list"),
         (request({"type": 1}), "inputs[0].type: unknown field; known are data, datatype, name, parameters, shape"),
         (request({"shape": [2]}), "user_id.shape: must be [1] or [1, 1], got [2]"),
         (request({"shape": ...}), "user_id.shape: must be [1] or [1, 1], got null"),
@@ -171,7 +176,7 @@ def test_any_bytes_are_read_or_refused(raw: bytes, num: int, datatype: str) -> N
         (request(parameters={"budget_ms": 0}), "budget_ms: must be a number above 0 and at most 60000, got 0"),
         (
             request(parameters={"timeout": 1.5}),
-            "parameters.timeout: must be a whole number of microseconds from 1 to 60000000, got 1.5",
+            "parameters.timeout: must be a whole number of microseconds from 0 to 60000000, got 1.5",
         ),
         (request(parameters={"priority": -1}), "parameters.priority: must be an integer of at least 0, got -1"),
         (

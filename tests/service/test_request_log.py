@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from service.context import RequestContext, Served
+from service.context import Endpoint, RequestContext, Served
 from service.request_log import RequestLog, line_fields
 from service.settings import LogSettings
 
@@ -120,7 +120,7 @@ def test_the_page_shows_all_fields_of_a_line() -> None:
 def served(status: int | None, took_s: float = 0.0) -> Served:
     context = RequestContext({}, {})
     context.status = status
-    return Served(context, "score", "POST", "/v1/score", context.arrival + took_s)
+    return Served(context, Endpoint("score", "/v1/score"), "POST", context.arrival + took_s)
 
 
 def written(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:

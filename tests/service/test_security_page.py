@@ -16,8 +16,10 @@ from typing import Any
 
 import httpx
 import pytest
+import tritonclient.http as triton
 
 from service.api_keys import read_keys
+from service.client import RankTowerClient
 from service.rate_limit import Rate
 
 PAGE = (Path(__file__).parents[2] / "docs/security.md").read_text(encoding="utf-8")
@@ -66,9 +68,10 @@ def status(url: str, *, client: Any = httpx, **options: Any) -> int | None:
 
 
 def test_the_page_is_typed_from_its_beginning(release: Any, tmp_path: Path) -> None:
-    create, serve, ask, rotate, _ = blocks("sh")
+    create, serve, ask, rotate, *_ = blocks("sh")
     listing = sh(create, tmp_path)
     key = (tmp_path / "mobile.key").read_text().strip()
+    assert (tmp_path / "mobile.key").stat().st_mode & 0o077 == 0
     assert re.search(r"^mobile +\w{8} +500/s, burst 1000 +never$", listing, flags=re.MULTILINE)
     (tmp_path / "registry").symlink_to(release.folder.parent.parent)
     port = free_port()
@@ -95,6 +98,15 @@ def test_the_page_is_typed_from_its_beginning(release: Any, tmp_path: Path) -> N
         assert server.wait(30) == 0
 
 
+def test_behind_the_proxy_keys_are_required(release: Any, tmp_path: Path) -> None:
+    (command,) = (block for block in blocks("sh") if "AUTH__REQUIRED" in block)
+    (tmp_path / "registry").symlink_to(release.folder.parent.parent)
+    (tmp_path / "keys.yaml").write_text("keys: []")
+    refused = "auth: http.host='127.0.0.1' asks for API keys, but keys.yaml holds no API key"
+    with pytest.raises(AssertionError, match=refused):
+        sh(command, tmp_path)
+
+
 def test_the_file_of_the_page_is_read(tmp_path: Path) -> None:
     (content,) = blocks("yaml")
     (tmp_path / "keys.yaml").write_text(content, encoding="utf-8")
@@ -117,7 +129,7 @@ def site(release: Any, start_server: Callable[..., Any], tmp_path: Path) -> Iter
     """The page's site in nginx before a server with a key: its address, the server, the folder of the certificate."""
     nginx = shutil.which("nginx", path=f"{PATH}:/usr/sbin")
     assert nginx is not None, "nginx is not installed; 'make test' installs it"
-    sh(blocks("sh")[-1], tmp_path)
+    sh(next(block for block in blocks("sh") if block.startswith("openssl")), tmp_path)
     server = start_server(release.folder.parent.parent, AUTH__API_KEY="correct-horse-battery")
     server.wait_ready()
     port = free_port()
@@ -173,4 +185,11 @@ def test_the_site_of_the_page_serves_through_tls(release: Any, site: tuple[str, 
     assert status(f"http://127.0.0.1:{port}/v1/score") == 400  # plain HTTP sent to the TLS port
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
         httpx.get(url)
+    trusted.check_hostname = False  # no name leads here
+    with RankTowerClient(url, api_key=key["x-api-key"], ssl_context=trusted) as ours:
+        assert ours.ready() is True
+        assert list(ours.score("user-1", [1]).scores) == answer.json()["scores"]
+    certain = {"ca_certs": str(folder / "ranktower.crt"), "server_hostname": name["sni_hostname"]}
+    with triton.InferenceServerClient(url.removeprefix("https://"), ssl=True, ssl_options=certain) as theirs:
+        assert theirs.get_server_metadata()["name"] == "ranktower"
     assert "correct-horse-battery" not in (folder / "access.log").read_text() + server.log.read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -27,15 +28,31 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(key)
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).with_name("ranktower")), "serve", *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    environment = os.environ | (environment or {})
+    return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=60)
 
 
 def test_a_wrong_configuration_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
     done = run("--registry", str(tmp_path), "--model", "m", "--port", "70000")
     assert done.returncode == 2
     assert done.stderr == ("ranktower serve: http.port: Input should be less than or equal to 65535, got 70000\n")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_failed_start_has_exit_status_3_and_no_text_of_the_exception(tmp_path: Path, workers: str) -> None:
+    # Of the tracing library, which finds it when a worker starts.
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_SPAN_EVENT_COUNT_LIMIT": "-1"}
+    options = ("--registry", str(tmp_path), "--model", "m", "--port", "0", "--workers", workers)
+    done = run(*options, environment=variables)
+    assert done.returncode == 3
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert "stopped" not in {line["message"] for line in lines}
+    failed = [line for line in lines if "exception" in line]
+    assert {line["message"] for line in failed} == {"the service cannot start"}
+    assert failed[0]["level"] == "error"
+    assert "OTEL_SPAN_EVENT_COUNT_LIMIT" not in done.stderr
 
 
 def test_the_parent_of_several_workers_imports_nothing_that_serves() -> None:

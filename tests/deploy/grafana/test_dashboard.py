@@ -25,7 +25,14 @@ QUERIES = [
     for target in panel["targets"]
 ]
 # As Grafana fills them in, with all replicas chosen.
-VARIABLES = {"$job": "ranktower", "$instance": "127.0.0.1:.+", "$model": "demo", "$__rate_interval": "5s"}
+VARIABLES = {
+    "$job": "ranktower",
+    "$namespace": "ranking",
+    "$service": "films",
+    "$instance": "127.0.0.1:.+",
+    "$model": "demo",
+    "$__rate_interval": "5s",
+}
 
 
 @pytest.mark.parametrize("expr", QUERIES)

@@ -48,7 +48,7 @@ EVERYTHING: dict[str, Any] = {
     "networkPolicy": {
         "enabled": True,
         "ingressFrom": [PEER],
-        "redis": {"to": [{"podSelector": {"matchLabels": {"app": "redis"}}}], "port": 6380},
+        "redis": {"to": [{"podSelector": {"matchLabels": {"app": "redis"}}}]},
         "otlp": {"to": [PEER]},
         "extraEgress": [{"ports": [{"port": 2049}]}],
     },
@@ -60,6 +60,8 @@ EVERYTHING: dict[str, Any] = {
         "data": {"existingClaim": "logs", "path": "films/today"},
         "trainConfig": "max_epochs: 3\n",
         "extraEnv": [{"name": "OMP_NUM_THREADS", "value": "4"}],
+        "extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}],
+        "extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/ca", "readOnly": True}],
         "nodeSelector": {"pool": "batch"},
         "tolerations": [{"key": "batch", "operator": "Exists"}],
         "deltas": {"enabled": True, "users": "changed_users.parquet"},

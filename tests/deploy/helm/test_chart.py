@@ -120,6 +120,35 @@ def test_the_network_policies_let_out_what_is_asked_for(everything: Any) -> None
     assert jobs == {53, redis, 2049}
 
 
+@pytest.mark.parametrize(
+    ("url", "endpoint", "given", "ports"),
+    [
+        ("rediss://h:6380/0", "http://col:14318", {}, {6380, 14318}),
+        ("redis://reader@h/0?a=b:1", "https://col/v1", {}, {6379, 443}),
+        ("redis://h:7000", "http://col", {"redis": {"port": 6379}, "otlp": {"port": 4318}}, {6379, 4318}),
+    ],
+)
+def test_ports_that_are_let_out_are_those_of_the_urls(
+    render: Any, url: str, endpoint: str, given: dict[str, Any], ports: set[int]
+) -> None:
+    """Unless the pods behind them have others."""
+    values = {
+        "config": {"store": {"users": "redis"}},
+        "redis": {"url": url},
+        "tracing": {"endpoint": endpoint},
+        "networkPolicy": {"enabled": True, **given},
+    }
+    egress = render(values).one("NetworkPolicy")["spec"]["egress"]
+    assert {port["port"] for rule in egress for port in rule["ports"]} == ports | {53}
+
+
+def test_a_read_only_claim_is_mounted_as_one(render: Any) -> None:
+    values = {"registry": {"existingClaim": "releases", "readOnly": True}}
+    volumes = render(values).one("Deployment")["spec"]["template"]["spec"]["volumes"]
+    claim = {"claimName": "releases", "readOnly": True}
+    assert {"name": "registry", "persistentVolumeClaim": claim} in volumes
+
+
 def test_no_pod_may_do_more_than_it_must(rendered: Any) -> None:
     for pod in rendered.pods():
         spec = pod["spec"]

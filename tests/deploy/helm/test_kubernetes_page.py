@@ -10,7 +10,6 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 ROOT = Path(__file__).parents[3]
@@ -33,8 +32,6 @@ def test_the_examples_are_values(render: Any) -> None:
     examples = [yaml.safe_load(block) for block in blocks("yaml")]
     start, _, ingress = examples
     assert render(start).container()["resources"]["requests"]["cpu"] == str(start["config"]["http"]["workers"])
-    assert "films-ranktower-pipeline" in {one["metadata"]["name"] for one in render(start).all("CronJob")}
-    assert "cronjob/films-ranktower-pipeline" in "\n".join(blocks("text"))
     ingress["ingress"] |= {"enabled": True, "host": "rank.example.com"}
     annotations = render(ingress).one("Ingress")["metadata"]["annotations"]
     assert annotations == ingress["ingress"]["annotations"]
@@ -64,7 +61,13 @@ def test_the_sizing_command_runs() -> None:
     assert "cores at" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["ranktower-api-keys", "keys.yaml"])
-def test_the_names_are_those_of_the_values(render: Any, name: str) -> None:
-    assert any(name in block for block in blocks("text"))
-    assert name in str(render({}).one("Deployment"))
+def test_what_is_typed_names_what_the_chart_has(render: Any) -> None:
+    """``render`` installs the chart as ``films`` in the namespace ``ranking``, and so does the page."""
+    typed = "\n".join(blocks("text"))
+    ((chart, file),) = re.findall(r"^helm upgrade --install films (\S+) -n ranking -f (\S+)$", typed, re.MULTILINE)
+    assert (ROOT / chart / "Chart.yaml").is_file()
+    (values,) = (yaml.safe_load(block) for block in blocks("yaml") if block.startswith(f"# {file}\n"))
+    (job,) = re.findall(r"^kubectl -n ranking create job --from=cronjob/(\S+) \S+$", typed, re.MULTILINE)
+    assert job in {one["metadata"]["name"] for one in render(values).all("CronJob")}
+    secret = re.findall(r"^kubectl -n ranking create secret generic (\S+) --from-file=(\S+)$", typed, re.MULTILINE)
+    assert [name for name in secret[0] if name not in str(render(values).one("Deployment"))] == []

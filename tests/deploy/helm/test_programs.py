@@ -135,5 +135,6 @@ def test_the_jobs_read_what_the_values_say(everything: Any) -> None:
     assert training.config == Path("/etc/ranktower/train.yaml")
     rows = delta._parser().parse_args(arguments["deltas"][2:])
     assert (rows.items, rows.users) == (Path("/data/changed_items.parquet"), Path("/data/changed_users.parquet"))
+    assert (training.delta_items, training.delta_users) == (rows.items, rows.users)
     # Its work may be mountable on one node alone, and the others must not wait for it.
     assert [name for name, pod in pods.items() if any(one["name"] == "work" for one in pod["volumes"])] == ["pipeline"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ GROUPS = yaml.safe_load((FOLDER / "alerts.yml").read_text(encoding="utf-8"))["gr
 RULES = [rule for group in GROUPS for rule in group["rules"]]
 ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
 
-REPLICA = 'job="ranktower", instance="a:8000"'
+INSTALLATION = {"job": "ranktower", "namespace": "ranking", "service": "films"}
+REPLICA = {**INSTALLATION, "instance": "a:8000"}
 Series = Sequence[tuple[str, str]]
 """Name and labels besides those of the replica; values as promtool writes them, one a minute."""
 
@@ -34,7 +35,7 @@ class Case:
     fires: Series
     says: str
     calm: Sequence[Series]
-    labels: dict[str, str] = field(default_factory=lambda: {"job": "ranktower"})
+    labels: dict[str, str] = field(default_factory=lambda: INSTALLATION)
     after: str = "1h"
 
 
@@ -102,7 +103,6 @@ OVER = (
     ('ranktower_budget_used_ratio_count{endpoint="score"}', "0+1000x95"),
     ('ranktower_budget_used_ratio_bucket{endpoint="score", le="1.0"}', "0+900x60 55000+1000x35"),
 )
-EACH = {"job": "ranktower", "instance": "a:8000"}
 REFUSED = 'ranktower_release_refused_total{reason="golden_mismatch", role="canary"}'
 
 CASES = (
@@ -137,31 +137,29 @@ CASES = (
     Case(
         "RankTowerAllDown",
         (stays("up", 0),),
-        "No target of the job ranktower has answered /metrics for 5 minutes. Nothing is measured, so the alerts on"
-        " requests cannot fire.",
+        "No replica has answered /metrics for 5 minutes. Nothing is measured, so the alerts on requests cannot fire.",
         ((stays("up", 1), stays('up{instance="b:8000"}', 0)),),
-        labels={},
     ),
     Case(
         "RankTowerReplicaDown",
         (stays("up", 0),),
         "a:8000 has not answered /metrics for 2 minutes.",
         ((stays("up", 1),),),
-        labels=EACH,
+        labels=REPLICA,
     ),
     Case(
         "RankTowerNoRelease",
         (stays("up", 1), info("r1", 0), info("r2", 1, "shadow")),
         "a:8000 runs, but has had no release to serve for 5 minutes; it answers 503.",
         ((stays("up", 1), info("r1", 1)), (stays("up", 0),)),
-        labels=EACH,
+        labels=REPLICA,
     ),
     Case(
         "RankTowerRestarting",
         (("ranktower_start_time_seconds", "1x40 2x3 3x3 4x3 5x20"),),
         "A worker of a:8000 has started 4 times within 30 minutes.",
         ((("ranktower_start_time_seconds", "1x40 2x3 3x3 4x20"),),),
-        labels=EACH,
+        labels=REPLICA,
     ),
     Case(
         "RankTowerReleaseStale",
@@ -181,21 +179,21 @@ CASES = (
         (grows(REFUSED, 1),),
         "a:8000 refuses a release as canary: golden_mismatch. What was served before is served still.",
         ((stays(REFUSED, 7),),),
-        labels=EACH | {"role": "canary", "reason": "golden_mismatch"},
+        labels=REPLICA | {"role": "canary", "reason": "golden_mismatch"},
     ),
     Case(
         "RankTowerOverlayRefused",
         (grows("ranktower_overlay_refused_total", 1),),
         "a:8000 refuses an overlay; the rows before it are served still.",
         ((stays("ranktower_overlay_refused_total", 7),),),
-        labels=EACH,
+        labels=REPLICA,
     ),
     Case(
         "RankTowerReleasesDiffer",
         (info("r1", 1), info("r2", 1)),
         "2 releases of m have been current side by side for 15 minutes.",
         ((info("r1", 0), info("r2", 1), info("r3", 1, "canary")),),
-        labels={"job": "ranktower", "model": "m"},
+        labels=INSTALLATION | {"model": "m"},
     ),
     Case(
         "RankTowerShadowDisagrees",
@@ -229,7 +227,7 @@ CASES = (
         shares(rejected=6),
         "a:8000 found 60 rows within 10 minutes that have a wrong size or tag.",
         (shares(timeout=50),),
-        labels=EACH,
+        labels=REPLICA,
     ),
     Case(
         "RankTowerUsersUnknown",
@@ -248,40 +246,43 @@ CASES = (
         (grows("ranktower_nonfinite_scores_total", 6),),
         "a:8000 made 60 scores within 10 minutes that are no numbers.",
         ((stays("ranktower_nonfinite_scores_total", 3),),),
-        labels=EACH,
+        labels=REPLICA,
     ),
     Case(
         "RankTowerAuthFailures",
         (grows('ranktower_auth_failures_total{reason="unknown"}', 120),),
         "ranktower refuses 2 requests a second: unknown.",
         ((grows('ranktower_auth_failures_total{reason="unknown"}', 30),),),
-        labels={"job": "ranktower", "reason": "unknown"},
+        labels=INSTALLATION | {"reason": "unknown"},
     ),
     Case(
         "RankTowerRateLimited",
         (grows('ranktower_rate_limited_total{key="shop"}', 120),),
         "ranktower refuses 2 requests a second of the key shop.",
         ((grows('ranktower_rate_limited_total{key="shop"}', 30),),),
-        labels={"job": "ranktower", "key": "shop"},
+        labels=INSTALLATION | {"key": "shop"},
     ),
     Case(
         "RankTowerKeysRefused",
         (grows("ranktower_auth_keys_refused_total", 1),),
         "a:8000 finds its keys file broken or gone; the keys read before it hold.",
         ((stays("ranktower_auth_keys_refused_total", 7),),),
-        labels=EACH,
+        labels=REPLICA,
     ),
 )
 
 
-def of_replica(name: str) -> str:
-    """The name with the labels that a scrape adds, unless it has some of them."""
-    bare, _, own = name.rstrip("}").partition("{")
-    scraped = REPLICA if "instance=" not in own else 'job="ranktower"'
-    return f"{bare}{{{scraped}{', ' + own if own else ''}}}"
+def of_replica(series: Series, **others: str) -> list[dict[str, str]]:
+    """The series with the labels that a scrape adds, unless they have some of them; ``others`` is another replica."""
+    scraped = []
+    for name, values in series:
+        bare, _, own = name.rstrip("}").partition("{")
+        labels = [f'{label}="{value}"' for label, value in (REPLICA | others).items() if f"{label}=" not in own]
+        scraped.append({"series": f"{bare}{{{', '.join([*labels, own] if own else labels)}}}", "values": values})
+    return scraped
 
 
-def promtool_test(case: Case, series: Series, *, fires: bool) -> dict[str, Any]:
+def promtool_test(case: Case, series: list[dict[str, str]], *, fires: bool) -> dict[str, Any]:
     """One test in promtool's form."""
     rule = ALERTS[case.alert]
     annotations = {
@@ -292,22 +293,35 @@ def promtool_test(case: Case, series: Series, *, fires: bool) -> dict[str, Any]:
     expected = {"exp_labels": case.labels | rule["labels"], "exp_annotations": annotations}
     return {
         "interval": "1m",
-        "input_series": [{"series": of_replica(name), "values": values} for name, values in series],
+        "input_series": series,
         "alert_rule_test": [
             {"eval_time": case.after, "alertname": case.alert, "exp_alerts": [expected] if fires else []}
         ],
     }
 
 
+def run_promtool(tests: list[dict[str, Any]], folder: Path) -> None:
+    document = {"rule_files": [str(FOLDER / "alerts.yml")], "evaluation_interval": "1m", "tests": tests}
+    (folder / "test.yml").write_text(yaml.safe_dump(document))
+    command = ["promtool", "test", "rules", "test.yml"]
+    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.alert)
 def test_an_alert_fires_when_it_should_and_only_then(case: Case, tmp_path: Path) -> None:
-    tests = [promtool_test(case, case.fires, fires=True)]
-    tests += [promtool_test(case, series, fires=False) for series in case.calm]
-    document = {"rule_files": [str(FOLDER / "alerts.yml")], "evaluation_interval": "1m", "tests": tests}
-    (tmp_path / "test.yml").write_text(yaml.safe_dump(document))
-    command = ["promtool", "test", "rules", "test.yml"]
-    done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    tests = [promtool_test(case, of_replica(case.fires), fires=True)]
+    tests += [promtool_test(case, of_replica(series), fires=False) for series in case.calm]
+    # Another installation under the same job name, where all is well, takes nothing away from it.
+    for other in ({"namespace": "trials"}, {"service": "films-next"}):
+        calm = of_replica(case.calm[0], **other, instance="c:8000")
+        tests.append(promtool_test(case, [*of_replica(case.fires), *calm], fires=True))
+    run_promtool(tests, tmp_path)
+
+
+def test_a_prometheus_that_finds_nobody_says_so(tmp_path: Path) -> None:
+    (case,) = (replace(case, labels={"job": "ranktower"}) for case in CASES if case.alert == "RankTowerAllDown")
+    run_promtool([promtool_test(case, [], fires=True)], tmp_path)
 
 
 def test_every_alert_has_its_case_and_its_runbook() -> None:

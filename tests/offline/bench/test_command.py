@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -69,6 +70,14 @@ def test_given_rates_are_measured_and_written(
         (50, 20, 20),
     ]
     assert KEY not in json.dumps(found)
+
+
+def test_the_command_of_the_page(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """As it stands, but for the addresses, and for a small release and a busy machine."""
+    page = (Path(__file__).parents[3] / "docs/benchmarking.md").read_text(encoding="utf-8")
+    (typed,) = re.findall(r"```sh\nranktower bench (.*)\n```", page)
+    assert main([*shlex.split(typed), *command, *EASY, "--rates", "20"]) == 0
+    assert "50 candidates inside 2000 ms at p99 up to 20 requests/s" in capsys.readouterr().out
 
 
 def test_a_budget_that_no_answer_can_hold_says_what_came_instead(

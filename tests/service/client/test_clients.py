@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, asdict
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from service.client import (
@@ -126,13 +130,34 @@ def test_a_deadline_that_the_service_cannot_keep(server: Any, make_client: MakeC
     assert error.value.error_type in {"deadline_exceeded", "shed"}
 
 
+def test_ids_and_features_of_numpy(server: Any, make_client: MakeClient) -> None:
+    client = make_client(server.url)
+    features = {"new": {"shelf": np.int64(3), "price": np.float32(2.5)}}
+    expected = server.score("user-3", [5, 17, "new"], item_features={"new": {"shelf": 3, "price": 2.5}}).json()
+    for candidates in (np.array(["5", "17", "new"]), [np.int64(5), np.int16(17), np.str_("new")]):
+        found = client.score(np.str_("user-3"), candidates, item_features=features)
+        assert (list(found.scores), found.computed) == (expected["scores"], [2])
+    assert [one.id for one in client.rank("user-3", candidate_ids=np.array([5, 17]), top_k=np.int64(2)).items]
+    assert client.score(np.int64(12), np.arange(3)).scores == client.score(12, [0, 1, 2]).scores
+    with pytest.raises(TypeError, match=r"Decimal Decimal\('1'\) cannot be sent as JSON"):
+        client.score("user-3", [Decimal(1)])
+
+
+def test_an_error_survives_pickle_and_copy(server: Any, make_client: MakeClient) -> None:
+    with pytest.raises(InvalidRequestError) as refused:
+        make_client(server.url).score("u", [1.5])
+    for again in (pickle.loads(pickle.dumps(refused.value)), copy.copy(refused.value)):  # noqa: S301
+        assert (type(again), str(again), vars(again)) == (InvalidRequestError, str(refused.value), vars(refused.value))
+
+
 def test_an_api_key_and_a_service_without_a_release(
     tmp_path: Path, start_server: Callable[..., Any], make_client: MakeClient
 ) -> None:
     server = start_server(tmp_path, AUTH__API_KEY=KEY)
     server.wait_not_ready("no_release")
     with pytest.raises(UnavailableError) as unavailable:
-        make_client(server.url, api_key=KEY).score("u", [1])
+        # As it comes out of the file that `ranktower keys create` was sent to.
+        make_client(server.url, api_key=f"{KEY}\n").score("u", [1])
     assert (unavailable.value.status, unavailable.value.error_type) == (503, "no_release")
     assert make_client(server.url).ready() is False
     for options, status in (({}, 401), ({"api_key": "another-key-of-some-length"}, 403)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,9 @@ from service.client import (
     ServerError,
     UnavailableError,
 )
+from service.client.exchange import Exchange
+from service.client.requests import release_call
+from service.client.retries import RetryBudget
 
 Start = Callable[..., Any]
 Answer = Callable[..., bytes]
@@ -194,4 +198,13 @@ def test_all_calls_together_retry_what_they_have_earned(make_client: Start, star
 def test_readiness_is_asked_once(make_client: Start, start_faulty: Start) -> None:
     server = start_faulty("drop")
     assert make_client(server.url).ready() is False
-    assert [request.line for request in server.requests] == ["GET /readyz HTTP/1.1"]
+    assert [request.line for request in server.requests] == ["GET /v2/health/ready HTTP/1.1"]
+
+
+def test_what_cannot_be_sent_is_no_broken_connection_and_is_not_quoted() -> None:
+    """Nothing gets so far past the checks of ``options.py``; the texts of httpx quote whole headers."""
+    exchange = Exchange(release_call({}), deadline_ms=1000, retries=Retries(), budget=RetryBudget(Retries()))
+    for outcome in (httpx.LocalProtocolError("Illegal header value b'secret'"), httpx.UnsupportedProtocol("secret")):
+        with pytest.raises(InvalidRequestError, match=rf"cannot be sent \({type(outcome).__name__}\)") as error:
+            exchange.take(outcome)
+        assert "secret" not in "".join(traceback.format_exception(error.value))

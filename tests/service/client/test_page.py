@@ -13,7 +13,7 @@ import pytest
 
 import service.client
 from service.client import RankTowerError
-from service.client.requests import CallOptions
+from service.client.options import CallOptions, ClientOptions
 
 PAGE = (Path(__file__).parents[3] / "docs" / "client.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
@@ -39,5 +39,6 @@ def test_an_example(server: Any, example: str, printed: str) -> None:
 def test_every_error_option_and_field_of_the_retries_stands_in_it() -> None:
     errors = [one for one in vars(service.client).values() if isinstance(one, type) and issubclass(one, RankTowerError)]
     names = [error.__name__ for error in errors]
-    names += [*CallOptions.__optional_keys__, *(field.name for field in dataclasses.fields(service.client.Retries))]
+    names += [*CallOptions.__optional_keys__, *ClientOptions.__optional_keys__]
+    names += [field.name for field in dataclasses.fields(service.client.Retries)]
     assert [name for name in names if name not in PAGE] == []

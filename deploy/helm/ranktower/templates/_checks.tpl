@@ -10,8 +10,15 @@
 {{- fail "redis.url: not set, but config.store or config.release.pointer says redis (or set redis.existingSecret and redis.urlKey)" -}}
 {{- end -}}
 {{- /* Not in the schema, which would print it. */ -}}
-{{- if regexMatch "^[a-z]+://[^/@]*:[^/@]*@" .url -}}
+{{- if regexMatch "(?i)://.*:.*@|[?&]password=" .url -}}
 {{- fail "redis.url: holds a password; that belongs into the secret of redis.existingSecret" -}}
+{{- end -}}
+{{- range $key, $variables := dict "extraEnv" $.Values.extraEnv "offline.extraEnv" $.Values.offline.extraEnv -}}
+{{- range $variables -}}
+{{- if and .value (has .name (list "RANKTOWER_AUTH__API_KEY" "RANKTOWER_STORE__REDIS_URL")) -}}
+{{- fail (printf "%s: %s has its value here; a secret belongs into a Secret, to which valueFrom points" $key .name) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- if and .urlKey (not .existingSecret) -}}
 {{- fail (printf "redis.urlKey=%q: of which secret? Set redis.existingSecret" .urlKey) -}}
@@ -30,6 +37,21 @@
 {{- end -}}
 {{- if and .Values.gateway.enabled (not .Values.gateway.parentRefs) -}}
 {{- fail "gateway.parentRefs: empty, and gateway.enabled is true" -}}
+{{- end -}}
+{{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.ingressFrom) -}}
+{{- range $key := list "ingress" "gateway" "serviceMonitor" -}}
+{{- if (index $.Values $key).enabled -}}
+{{- fail (printf "networkPolicy.ingressFrom: empty, and %s.enabled is true; name the peers that come by it" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range $label, $_ := .Values.podLabels -}}
+{{- if hasKey $.Values.commonLabels $label -}}
+{{- fail (printf "podLabels: %s stands in commonLabels too" $label) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.registry.readOnly .Values.offline.enabled -}}
+{{- fail "registry.readOnly: true, and offline.enabled is true: its jobs write releases there" -}}
 {{- end -}}
 {{- with .Values.offline -}}
 {{- if and .enabled .deltas.enabled (not .data.existingClaim) -}}

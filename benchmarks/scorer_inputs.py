@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from reference_release import reference_model
@@ -14,6 +13,7 @@ from reference_release import reference_model
 from ranktower.blocks import ProjectedRows
 from ranktower.embedding_store.codec import ARRAYS, RowDtype, RowKind, RowLayout
 from ranktower.models import RankTower
+from ranktower.onnx_runtime import onnxruntime
 
 _TAG = b"\xff" * 8  # a NaN in both dtypes: a graph that computed with it would not pass
 

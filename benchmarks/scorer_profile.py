@@ -13,7 +13,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
 import torch
 from result_file import write_result
 from scorer_inputs import make_inputs, open_graph, varied_model
@@ -21,6 +20,7 @@ from timing import take_one_core
 
 from model_export.scorer_graph import build_scorer
 from ranktower.embedding_store.codec import RowKind
+from ranktower.onnx_runtime import onnxruntime
 
 _WARM_UP = 20
 

@@ -12,18 +12,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
-from onnxruntime import GraphOptimizationLevel as Level
-from onnxruntime import SessionOptions as Options
 from result_file import write_result
 from scorer_inputs import ScorerInputs, make_inputs, open_graph, varied_model
 from timing import Calls, in_turns, take_one_core
 
 from model_export.scorer_graph import build_scorer
+from ranktower.onnx_runtime import onnxruntime
 
 SIZES = (1000, 10_000)
 BLOCKS = (128, 256, 512, 1024)
+_Level = onnxruntime.GraphOptimizationLevel
 _SPINNING = "session.intra_op.allow_spinning"
 
 
@@ -53,8 +52,8 @@ def main() -> None:
     write_result("session_options", {"repeats": options.repeats, "times": figures}, "numpy", "onnxruntime")
 
 
-def _set(name: str, value: object) -> Callable[[Options], None]:
-    def change(options: Options) -> None:
+def _set(name: str, value: object) -> Callable[[onnxruntime.SessionOptions], None]:
+    def change(options: onnxruntime.SessionOptions) -> None:
         setattr(options, name, value)
 
     return change
@@ -62,13 +61,13 @@ def _set(name: str, value: object) -> Callable[[Options], None]:
 
 def settings(content: bytes, inputs: ScorerInputs) -> Calls:
     """One change each to how the service opens its sessions."""
-    changes: dict[str, Callable[[Options], None]] = {
+    changes: dict[str, Callable[[onnxruntime.SessionOptions], None]] = {
         "as served: 1 thread, arena, memory pattern, all optimisations": lambda options: None,
         "memory arena off": _set("enable_cpu_mem_arena", False),
         "memory pattern off": _set("enable_mem_pattern", False),
-        "optimisations: extended": _set("graph_optimization_level", Level.ORT_ENABLE_EXTENDED),
-        "optimisations: basic": _set("graph_optimization_level", Level.ORT_ENABLE_BASIC),
-        "optimisations: none": _set("graph_optimization_level", Level.ORT_DISABLE_ALL),
+        "optimisations: extended": _set("graph_optimization_level", _Level.ORT_ENABLE_EXTENDED),
+        "optimisations: basic": _set("graph_optimization_level", _Level.ORT_ENABLE_BASIC),
+        "optimisations: none": _set("graph_optimization_level", _Level.ORT_DISABLE_ALL),
     }
     calls: dict[str, Callable[[int], Any]] = {}
     for name, change in changes.items():
@@ -81,14 +80,14 @@ def settings(content: bytes, inputs: ScorerInputs) -> Calls:
 def threads(content: bytes, inputs: ScorerInputs) -> Calls:
     """One thread and two, where this process may use two cores."""
 
-    def two(spinning: str) -> Callable[[Options], None]:
-        def change(options: Options) -> None:
+    def two(spinning: str) -> Callable[[onnxruntime.SessionOptions], None]:
+        def change(options: onnxruntime.SessionOptions) -> None:
             options.intra_op_num_threads = 2
             options.add_session_config_entry(_SPINNING, spinning)
 
         return change
 
-    changes: dict[str, Callable[[Options], None]] = {
+    changes: dict[str, Callable[[onnxruntime.SessionOptions], None]] = {
         "1 thread, both cores": lambda options: None,
         # This order: the second thread of a spinning session still has its core when the next call begins.
         "2 threads, no spinning": two("0"),

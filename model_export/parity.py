@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -18,6 +17,7 @@ from ranktower.blocks.maximum_similarity import unit_length
 from ranktower.embedding_store.codec import ARRAYS, ROW_DTYPES, ROW_KINDS, TAG_SIZE, RowDtype, RowKind, RowLayout
 from ranktower.errors import DataError, RankTowerError
 from ranktower.models import RankTower
+from ranktower.onnx_runtime import onnxruntime
 from ranktower.release import LEVEL_GRAPHS, SCORERS, LevelGraph, export_name
 
 # Candidate counts the scorer is checked at, the least and the most of a request among them.

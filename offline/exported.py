@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -17,6 +16,7 @@ from ranktower.data.encoder import EncodedFeatures
 from ranktower.embedding_store.codec import ROW_DTYPES, RowDtype, RowLayout, Side
 from ranktower.errors import ConfigError
 from ranktower.ladder import LADDER_FILE, Ladder, LadderLevel
+from ranktower.onnx_runtime import onnxruntime
 from ranktower.release import FEATURES, LEVEL_GRAPHS, SCORERS, TOWERS, Shape, export_name
 
 DESCRIPTION = "model.json"

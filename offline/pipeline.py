@@ -24,7 +24,7 @@ from offline.redis_target import add_redis_options
 from ranktower.data.readers.catalogue import find_dataset
 from ranktower.data.tables import TABLE_FILES
 from ranktower.embedding_store.durable import write_file
-from ranktower.errors import ConfigError, RankTowerError
+from ranktower.errors import ConfigError, RankTowerError, ReleaseError
 from ranktower.file_lock import file_lock
 from ranktower.registry import STAGING, Registry
 from ranktower.release import MANIFEST, check_model_name, is_release_id, read_manifest
@@ -202,8 +202,18 @@ def _release_of(export: Path, registry: Registry, model: str) -> str:
     staging = registry.root / model / STAGING
     staged = [path.parent for path in staging.glob(f"*/{MANIFEST}") if is_release_id(path.parent.name)]
     folders = [*staged, *(registry.release_dir(model, release) for release in registry.releases(model))]
-    made = [folder.name for folder in folders if read_manifest(folder).training_run_id == run_id]
+    made = [folder.name for folder in folders if _run_id_of(folder) == run_id]
+    if not made:
+        raise RankTowerError(f"{registry.root / model}: no release of training run {run_id}, staged or published")
     return max(made)
+
+
+def _run_id_of(folder: Path) -> str | None:
+    """The training run of a release; None for one that cannot be read, as of an earlier format: it is not a new one."""
+    try:
+        return read_manifest(folder).training_run_id
+    except ReleaseError:
+        return None
 
 
 def run_step(name: str, *command: str) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.api_keys import KeyEntry
 from service.context import RequestContext
 from service.errors import ForbiddenError, RateLimitedError, ServiceError, UnauthorizedError, error_response
 from service.key_watch import KeyWatch
@@ -37,8 +38,11 @@ class ApiKeyMiddleware:
         self._admitted = counter("auth_requests", "Requests with a valid key, by its name.", "key")
         self._failures = counter("auth_failures", "Requests without a valid key.", "reason")
         self._limited = counter("rate_limited", "Requests above their key's limit.", "key")
+        # From 0 on, so that the first has an increase by it.
+        for reason in ("missing", "unknown", "expired"):
+            self._failures.labels(reason)
         refused = counter("auth_keys_refused", "Looks at a keys file that was broken or gone.")
-        self._watch = KeyWatch(settings, refused, lambda entries: self._limits.keep({one.id for one in entries}))
+        self._watch = KeyWatch(settings, refused, self._take_keys)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 401 without a key, 403 with a wrong or expired one, 429 above its limit."""
@@ -56,6 +60,12 @@ class ApiKeyMiddleware:
                 await error_response(Request(scope), refusal)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+    def _take_keys(self, entries: Sequence[KeyEntry]) -> None:
+        self._limits.keep({one.id for one in entries})
+        for one in entries:
+            if one.rate is not None:
+                self._limited.labels(one.name)
 
     def _refusal(self, headers: Mapping[bytes, bytes]) -> ServiceError | None:
         given = _given_key(headers)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.metrics import Metrics, Stage
+from service.metrics import Metrics, Priority, Stage
 
 # What a header may bring into logs and answers: bounded, printable, nothing that a log reader could take for markup.
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -24,8 +24,8 @@ class RequestContext:
     """One request from arrival to answer."""
 
     __slots__ = (
-        "arrival", "budget_s", "degraded_reason", "headers", "is_gone", "level", "num_candidates",
-        "num_missing", "outcome", "read_at", "release", "request_id", "stages", "status", "trace_id", "user",
+        "arrival", "budget_s", "degraded_reason", "headers", "is_gone", "level", "num_candidates", "num_missing",
+        "outcome", "priority", "read_at", "release", "request_id", "stages", "status", "trace_id", "user",
     )  # fmt: skip
 
     def __init__(self, headers: Mapping[bytes, bytes], state: Mapping[str, Any]) -> None:
@@ -48,6 +48,8 @@ class RequestContext:
         """Each stage with its beginning and end, on the ``time.perf_counter`` clock; they come one after the other."""
         self.budget_s = math.inf
         """From arrival, infinite without one; known once the body has been read."""
+        self.priority: Priority = "normal"
+        """Of the two classes; known once the body has been read."""
         self.release: str | None = None
         """That scores it, None until one has been chosen; so are the following until they are known."""
         self.level: str | None = None

@@ -12,14 +12,14 @@ from typing import Literal
 from ranktower.errors import ReleaseError, StoreError
 from service.golden import GoldenMismatchError
 from service.loaded import LoadedRelease
-from service.metrics import Metrics, Role
+from service.metrics import Metrics, RefusalReason, Role
 from service.open_releases import OpenReleases
 from service.settings import ReleaseSettings
 from service.verification import ReleaseKey
 
 logger = logging.getLogger(__name__)
 
-Reason = Literal["loading", "no_release", "release_invalid", "golden_mismatch", "store_unavailable"]
+Reason = Literal["loading", "no_release"] | RefusalReason
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from service.budget import ENVOY_HEADER, Deadline, deadline_of
 from service.context import context_of
 from service.costs import OtherWork
 from service.loaded import LoadedRelease
+from service.metrics import Queued
 from service.open_inference import InferQuery
 from service.parsing import RankQuery, ScoreQuery
 from service.settings import Settings
@@ -38,7 +39,7 @@ async def read_query(request: Request, parse: Callable[[bytes, Settings], Query]
     return query, deadline
 
 
-def demand_of(request: Request, query: Query, deadline: Deadline, release: LoadedRelease) -> Demand:
+def demand_of(request: Request, query: Query, deadline: Deadline, release: LoadedRelease, endpoint: Queued) -> Demand:
     """What the request asks of ``Turns``, for ``release`` to score it; its trace and its log line say so too. Of the
     priority's header only ``low`` is known, and any other value passed over."""
     context, costs, waits = context_of(request), release.costs, release.store.waits
@@ -50,7 +51,8 @@ def demand_of(request: Request, query: Query, deadline: Deadline, release: Loade
         before["retrieve"] = num_candidates
     if query.item_features:
         before["tower"] = len(query.item_features)
-    return Demand(
+    is_low = context.header(PRIORITY_HEADER).strip().lower() == "low"
+    demand = Demand(
         num_candidates,
         deadline,
         costs,
@@ -59,7 +61,10 @@ def demand_of(request: Request, query: Query, deadline: Deadline, release: Loade
         if isinstance(query, RankQuery)
         else {"answer": num_candidates},
         fetch_s=costs.line("fetch").seconds(num_candidates) if waits else 0.0,
-        is_low=context.header(PRIORITY_HEADER).strip().lower() == "low",
+        endpoint=endpoint,
+        is_low=is_low or (isinstance(query, InferQuery) and query.is_low),
         is_gone=context.is_gone,
         read_at=context.read_at,
     )
+    context.priority = demand.priority
+    return demand

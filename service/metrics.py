@@ -32,8 +32,12 @@ Stage = Literal["queue", "parse", "fetch", "score", "serialize"]
 ShedReason = Literal["queue_full", "no_time", "long_wait"]
 """Why a request is refused: too many wait; its budget would not suffice; without a budget, it would wait too long."""
 Priority = Literal["normal", "low"]
+Queued = Literal["score", "rank", "infer", "explain"]
+"""The endpoints whose requests wait for their turn."""
 Role = Literal["current", "canary", "shadow"]
 """What a release is served as."""
+RefusalReason = Literal["release_invalid", "golden_mismatch", "store_unavailable"]
+"""Why a release that the pointer names is not accepted."""
 
 
 class Metrics:
@@ -72,7 +76,7 @@ class Metrics:
         self.missing = self._counter("missing", "Users or candidates without a stored row.", "side")
         self.computed = self._counter("computed", "Users or candidates computed from a request's features.", "side")
         self.degraded = self._counter("degraded", "Answers below full scoring.", "level", "reason")
-        self._shed = self._counter("shed", "Requests refused for load.", "reason", "priority")
+        self._shed = self._counter("shed", "Requests refused for load.", "reason", "priority", "endpoint")
         self._shed_duration = self._histogram(
             "shed_duration_seconds", "From the reading of a request to its refusal for load.", _SHED_BUCKETS
         )
@@ -81,8 +85,13 @@ class Metrics:
 
     def _register_releases(self) -> None:
         self.refused = self._counter("release_refused", "Releases that were not accepted.", "reason", "role")
-        answers = self._counter("answers", "Answers with scores, by the role of the release they come from.", "role")
-        self.answers = {role: answers.labels(role) for role in ("current", "canary")}
+        answers = self._counter(
+            "answers", "Answers with scores, by the role of the release they come from.", "role", "priority"
+        )
+        self._answers = {
+            (role, priority): answers.labels(role, priority)
+            for role, priority in product(("current", "canary"), get_args(Priority))
+        }
         self._release_info = Gauge(
             "ranktower_release_info",
             "1 for a release being served in this role, 0 for one that was.",
@@ -122,8 +131,10 @@ class Metrics:
             self.computed.labels(side)
         for kind in (*get_args(FailureKind), "rejected_row"):
             self.store_errors.labels(kind)
-        for reason, priority in product(get_args(ShedReason), get_args(Priority)):
-            self._shed.labels(reason, priority)
+        for reason, priority, endpoint in product(get_args(ShedReason), get_args(Priority), get_args(Queued)):
+            self._shed.labels(reason, priority, endpoint)
+        for refusal, role in (*product(get_args(RefusalReason), get_args(Role)), ("release_invalid", "previous")):
+            self.refused.labels(refusal, role)
         for level, cause in product(get_args(LevelName)[1:], ("budget", "load", "overrun")):
             self.degraded.labels(level, cause)
         for endpoint in _SCORING_ENDPOINTS:
@@ -141,9 +152,15 @@ class Metrics:
         if outcome == "ok" and budget_s < math.inf and endpoint in self._budget_used:
             self._budget_used[endpoint].observe(seconds / budget_s)
 
-    def count_shed(self, reason: ShedReason, seconds: float, priority: Priority = "normal") -> None:
+    def count_answer(self, role: Role, priority: Priority) -> None:
+        """Count an answer with scores of the current release or the canary."""
+        self._answers[role, priority].inc()
+
+    def count_shed(
+        self, reason: ShedReason, seconds: float, priority: Priority = "normal", endpoint: Queued = "score"
+    ) -> None:
         """Count a request refused for load, so many seconds after it was read."""
-        self._shed.labels(reason, priority).inc()
+        self._shed.labels(reason, priority, endpoint).inc()
         self._shed_duration.observe(seconds)
 
     def observe_stage(self, stage: Stage, seconds: float) -> None:

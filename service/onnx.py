@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as ort
-
 from ranktower.errors import ReleaseError
+from ranktower.onnx_runtime import onnxruntime
 
+ort = onnxruntime.capi.onnxruntime_pybind11_state
 # ONNX Runtime's errors have no common base class of their own.
 ONNX_ERRORS: tuple[type[Exception], ...] = (
     ort.EPFail,

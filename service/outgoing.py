@@ -43,8 +43,8 @@ def answer(
 
 def count_answer(request: Request, release: LoadedRelease, began: float, *, work: OtherWork, size: int) -> None:
     """Into the metrics with an answer of ``size`` scores or items, written since ``began``; its cost is learned."""
-    state, ended = state_of(request), time.perf_counter()
-    context_of(request).stages.append(("serialize", began, ended))
+    state, context, ended = state_of(request), context_of(request), time.perf_counter()
+    context.stages.append(("serialize", began, ended))
     state.metrics.observe_stage("serialize", ended - began)
-    state.metrics.answers[state.releases.role_of(release)].inc()
+    state.metrics.count_answer(state.releases.role_of(release), context.priority)
     release.costs.line(work).learn(size, ended - began)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from service.budget import Deadline
 from service.costs import Costs, OtherWork
 from service.errors import ClientGoneError, DeadlineExceededError, ServiceError
+from service.metrics import Priority, Queued
 
 if TYPE_CHECKING:
     from service.turns import Turns
@@ -33,12 +34,19 @@ class Demand:
     """Work of its turn behind the scoring."""
     fetch_s: float = 0.0
     """How long its rows may be on the way from another machine; others compute meanwhile."""
+    endpoint: Queued = "score"
+    """That was asked."""
     is_low: bool = False
     """Of the lower class: after all others, and not the reason for which one of them gets less time."""
     is_gone: Callable[[], bool] = lambda: False
     """Whether the client has left."""
     read_at: float | None = None
     """When the request was read from its socket."""
+
+    @property
+    def priority(self) -> Priority:
+        """Its class, by its name in the metrics."""
+        return "low" if self.is_low else "normal"
 
 
 class Ticket:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from operator import attrgetter
 
 from service.errors import ShedError
-from service.metrics import Metrics, Priority, ShedReason
+from service.metrics import Metrics, ShedReason
 from service.settings import OverloadSettings
 from service.tickets import Demand, Pressure, Ticket
 
@@ -117,8 +117,8 @@ class Turns:
     def shed(self, ticket: Ticket, reason: ShedReason, text: str, *, retry_after_s: float) -> ShedError:
         """Count a refusal, and make its error."""
         now = time.perf_counter()
-        priority: Priority = "low" if ticket.demand.is_low else "normal"
-        self._metrics.count_shed(reason, now - (ticket.demand.read_at or now), priority)
+        demand = ticket.demand
+        self._metrics.count_shed(reason, now - (demand.read_at or now), demand.priority, demand.endpoint)
         return ShedError(f"overloaded: {text}", retry_after_s=retry_after_s)
 
     async def await_fetch(self, ticket: Ticket) -> None:

@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
+
+# As ``ranktower.onnx_runtime`` does: the library reads it while it is loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime  # noqa: TID251
 
 # Set by the harness: the folder that ``prepare.write_job`` filled.
 FOLDER_VARIABLE = "RANKTOWER_PEER_DATA"

@@ -4,13 +4,13 @@ import { askText } from "./api.js";
 import { bar, histogram, timeline } from "./charts.js";
 import { byId, element, put } from "./dom.js";
 import { count, duration, milliseconds, percent } from "./format.js";
-import { between, quantile, Reading } from "./metrics.js";
+import { between, quantile, Reading, together } from "./metrics.js";
 import { showRefusal } from "./notice.js";
 
 const KEPT = 60; // readings
 const LEAST_MS = 2000;
 const MOST_MS = 10_000;
-// Rendering /metrics holds up a worker. So long as this times what it took, it holds up one worker by half a percent.
+// Rendering /metrics takes a worker's processor time. Resting this times as long makes it half a percent of one worker.
 const REST = 200;
 const DURATION = "ranktower_request_duration_seconds";
 const STAGES = ["queue", "parse", "fetch", "score", "serialize"];
@@ -26,9 +26,6 @@ export async function poll() {
   try {
     const reading = new Reading(await askText("metrics"));
     const tookMs = performance.now() - began;
-    const before = readings.at(-1);
-    // Counters that went back: the service has started anew.
-    if (before && numRequests(reading) < numRequests(before)) readings = [];
     readings = [...readings.slice(1 - KEPT), reading];
     put(byId("service-notice"));
     draw();
@@ -39,23 +36,32 @@ export async function poll() {
   }
 }
 
-function numRequests(reading) {
-  return reading.total(`${DURATION}_count`);
+/** Each reading with the one before it of the same replica: behind a proxy the next reading may be of another one. */
+function steps() {
+  const latest = new Map();
+  return readings.flatMap((after) => {
+    const replica = after.total("ranktower_start_time_seconds"); // another one after a restart, too
+    const before = latest.get(replica);
+    latest.set(replica, after);
+    return before ? [[before, after]] : [];
+  });
 }
 
 function draw() {
-  const [first, last] = [readings[0], readings.at(-1)];
-  const grown = (name, wanted) => last.total(name, wanted) - first.total(name, wanted);
-  const counts = answeredBetween(first, last);
+  const taken = steps();
+  const grown = (name, wanted) =>
+    taken.reduce((sum, [before, after]) => sum + after.total(name, wanted) - before.total(name, wanted), 0);
+  const answers = taken.map(([before, after]) => between(before.buckets(DURATION, isAnswered), after.buckets(DURATION, isAnswered)));
+  const counts = together(answers);
   const answered = counts.reduce((sum, [, own]) => sum + own, 0);
   const [p50, p99] = [quantile(counts, 0.5), quantile(counts, 0.99)];
-  const elapsedS = (last.atMs - first.atMs) / 1000;
-  const lines = overTime();
+  const elapsedS = (readings.at(-1).atMs - readings[0].atMs) / 1000;
+  const lines = [0.99, 0.5].map((q) => ({ name: `p${100 * q}`, values: answers.map((own) => quantile(own, q)) }));
   const highest = Math.max(...lines.flatMap(({ values }) => values.map((value) => value ?? 0)));
   const width = Math.max(260, byId("live").clientWidth - 32);
-  const heading = element("h2", {}, "Latency ", element("span", { class: "note" }, elapsedS ? `last ${duration(elapsedS)}` : "first reading"));
+  const heading = element("h2", {}, "Latency ", element("span", { class: "note" }, taken.length ? `last ${duration(elapsedS)}` : "first reading"));
   if (!answered) {
-    const text = elapsedS ? "No request was answered in this time." : "Reading again soon.";
+    const text = taken.length ? "No request was answered in this time." : "Reading again soon.";
     put(byId("live"), heading, element("p", { class: "empty" }, text), shares(grown));
     return;
   }
@@ -74,15 +80,6 @@ function draw() {
   );
 }
 
-function answeredBetween(before, after) {
-  return between(before.buckets(DURATION, isAnswered), after.buckets(DURATION, isAnswered));
-}
-
-function overTime() {
-  const steps = readings.slice(1).map((reading, place) => answeredBetween(readings[place], reading));
-  return [0.99, 0.5].map((q) => ({ name: `p${100 * q}`, values: steps.map((counts) => quantile(counts, q)) }));
-}
-
 function figure(name, value) {
   return element("span", { class: "figure" }, element("span", { class: "note" }, name), ` ${value}`);
 }
@@ -93,7 +90,7 @@ function shares(grown) {
   const failed = all - grown(`${DURATION}_count`, (labels) => isServing(labels) && ["ok", "shed"].includes(labels.outcome));
   const rows = [
     ["degraded", grown("ranktower_degraded_total"), grown("ranktower_answers_total")],
-    ["shed", grown("ranktower_shed_total"), all],
+    ["shed", grown("ranktower_shed_total", isServing), all],
     ["failed or refused", failed, all],
   ];
   return table("Share of requests", ["", "share", "requests"], rows.map(([name, part, whole]) =>

@@ -54,6 +54,13 @@ export function between(before, after) {
   });
 }
 
+/** Several such counts added up. */
+export function together(several) {
+  const sums = new Map();
+  for (const [bound, own] of several.flat()) sums.set(bound, (sums.get(bound) ?? 0) + own);
+  return [...sums].sort(([a], [b]) => a - b);
+}
+
 /** The q-quantile of counts by bucket, linear within one; null of nothing. Above the last bound, that bound. */
 export function quantile(counts, q) {
   const total = counts.reduce((sum, [, own]) => sum + own, 0);

@@ -12,7 +12,7 @@ const LEVELS = ["full", "maxsim", "pooled"];
 // The page explains what it shows, but never before a request that counts.
 const AFTER_OTHERS = { "x-ranktower-priority": "low" };
 
-// Of one ranking: `question` and `answer` of /v1/rank, the first place shown, the explanations by place, the place chosen.
+// The page shown: `question` and `answer` of /v1/rank, its first place, the place chosen; of all pages, the explanations.
 let ranking = null;
 let turn = 0; // of asking; an answer to an earlier one comes too late
 
@@ -34,6 +34,7 @@ export function startRanking(onAsked) {
 
 /** Users to choose from; the first stands in the field already. */
 export async function offerUsers() {
+  put(byId("rank-notice"));
   try {
     const { users } = await ask("v1/console/users");
     put(byId("users"), ...users.map((id) => element("option", { value: id })));
@@ -111,8 +112,8 @@ async function rank(onAsked) {
 
 /** The page that begins at `first`: at once with the scores, then with what explains them. */
 async function showPage(first, chosen = first) {
-  const mine = ranking;
-  Object.assign(ranking, { first, chosen });
+  const mine = (ranking = { ...ranking, first, chosen });
+  put(byId("rank-notice"));
   clearWhy();
   draw();
   const items = pageItems();
@@ -124,13 +125,14 @@ async function showPage(first, chosen = first) {
     explanations.forEach((one, place) => {
       if (one) mine.explanations.set(first + place, { ...one, release });
     });
-    if (mine !== ranking || ranking.first !== first) return;
+    if (mine !== ranking) return;
     const hadFocus = byId("ranking").contains(document.activeElement);
     draw();
     choose(ranking.chosen, hadFocus);
   } catch (refusal) {
-    if (mine !== ranking || ranking.first !== first) return;
-    showRefusal(byId("rank-notice"), refusal, () => showPage(first, ranking.chosen));
+    if (mine !== ranking) return;
+    // By the time that a key is given, another page or nothing may be shown.
+    showRefusal(byId("rank-notice"), refusal, () => ranking && showPage(ranking.first, ranking.chosen));
   }
 }
 

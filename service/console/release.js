@@ -11,13 +11,20 @@ export async function showRelease() {
   const place = byId("release");
   try {
     const release = await ask("v1/release");
-    if (place.contains(document.activeElement)) return; // somebody reads it
-    put(place,
+    const parts = [
       element("h2", {}, "Release"),
       element("dl", {}, facts(release).map(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])),
       ladder(release.ladder),
-      metrics(release.offline_metrics, place.querySelector("details")?.open),
-    );
+    ];
+    const before = place.querySelector("details");
+    const figures = metrics(release.offline_metrics, before?.open);
+    if (before && before.textContent === figures?.textContent) {
+      // Left where it is, with its focus and its selection: somebody may be reading it.
+      for (const child of [...place.children]) if (child !== before) child.remove();
+      before.before(...parts);
+    } else {
+      put(place, ...parts, figures);
+    }
   } catch (refusal) {
     showRefusal(place, refusal, showRelease);
   }

@@ -52,13 +52,19 @@ def _files() -> dict[str, _File]:
     return found
 
 
-@router.get("/console")
+@router.get("/console/")
+async def console_folder() -> Response:
+    """To the page, whose addresses would be wrong here; the way there is relative as well."""
+    return Response(status_code=307, headers={"location": "../console"})
+
+
+@router.api_route("/console", methods=["GET", "HEAD"])
 async def console(request: Request) -> Response:
     """The page. Its addresses are relative, so it works behind a proxy that puts the service under a prefix."""
     return _serve(request, _PAGE)
 
 
-@router.get("/console/{name}")
+@router.api_route("/console/{name}", methods=["GET", "HEAD"])
 async def console_file(request: Request, name: str) -> Response:
     """A style sheet, a script or the icon; 404 for whatever is not one of them."""
     if name == _PAGE or name not in _files():
@@ -68,7 +74,7 @@ async def console_file(request: Request, name: str) -> Response:
 
 @router.get("/v1/console/users")
 async def example_users(request: Request) -> Response:
-    """Ids of some stored users, others each time; none where only Redis knows them. Under /v1, because ids are data."""
+    """Ids of some stored users, others each time; none where it reads no table. Under /v1, because ids are data."""
     release = state_of(request).releases.current()
     content = {"release": release.release, "users": release.store.example_users(_NUM_EXAMPLES)}
     return Response(orjson.dumps(content), headers={"cache-control": "no-store"}, media_type="application/json")

@@ -34,7 +34,7 @@ async def explain(request: Request) -> Response:
     query, deadline = await read_query(request, parse_explain)
     ids = query.candidate_ids
     with state.releases.of_user(query.user_id).hold() as release:
-        demand = demand_of(request, query, deadline, release)
+        demand = demand_of(request, query, deadline, release, "explain")
         with state.turns.admit(demand) as ticket:
             pairs = await Answering(query, release, ticket, context, state.metrics).pairs(ids)
             ladder = release.manifest.ladder if query.levels else None

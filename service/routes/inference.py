@@ -5,7 +5,6 @@ A version of the model is a release."""
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -145,8 +144,8 @@ async def infer(request: Request) -> Response:
     parse = partial(parse_infer, header_length=context.header(HEADER_LENGTH))
     query, deadline = await read_query(request, parse)
     with _of_version(request, query.user_id).hold() as release:
-        demand = demand_of(request, query, deadline, release)
-        with state.turns.admit(replace(demand, is_low=demand.is_low or query.is_low)) as ticket:
+        demand = demand_of(request, query, deadline, release, "infer")
+        with state.turns.admit(demand) as ticket:
             scored = await Answering(query, release, ticket, context, state.metrics).score(query.candidate_ids)
             state.shadow.offer(release, query, scored)
             return _answer(request, query, release, scored, model)

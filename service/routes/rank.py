@@ -35,7 +35,7 @@ async def rank(request: Request) -> Response:
     query, deadline = await read_query(request, parse_rank)
     given = query.candidate_ids
     with state.releases.of_user(query.user_id).hold() as release:
-        demand = demand_of(request, query, deadline, release)
+        demand = demand_of(request, query, deadline, release, "rank")
         with state.turns.admit(demand) as ticket:
             answering = Answering(query, release, ticket, context, state.metrics)
             if given is None:

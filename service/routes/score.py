@@ -34,7 +34,7 @@ async def score(request: Request) -> Response:
     state, context = state_of(request), context_of(request)
     query, deadline = await read_query(request, parse_score)
     with state.releases.of_user(query.user_id).hold() as release:
-        demand = demand_of(request, query, deadline, release)
+        demand = demand_of(request, query, deadline, release, "score")
         with state.turns.admit(demand) as ticket:
             scored = await Answering(query, release, ticket, context, state.metrics).score(query.candidate_ids)
             state.shadow.offer(release, query, scored)

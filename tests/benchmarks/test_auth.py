@@ -29,7 +29,7 @@ def test_both_keys_are_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("client-0", "client-1", "client-2")
     }
     assert admitted == {"client-0": 1.0, "client-1": 1.0, "client-2": None}
-    assert registry.get_sample_value("ranktower_rate_limited_total", {"key": "client-1"}) is None
+    assert registry.get_sample_value("ranktower_rate_limited_total", {"key": "client-1"}) == 0
 
 
 def test_the_page_tells_all_of_them() -> None:

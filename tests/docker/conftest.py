@@ -65,7 +65,10 @@ class Stack:
         environment = self.environment | {
             "COMPOSE_FILE": str(ROOT / "docker-compose.yml"),
             "COMPOSE_PROJECT_NAME": PROJECT,
+            # The page's .env is that of the folder, and not that of whoever runs the tests.
+            "COMPOSE_ENV_FILES": str(folder / ".env"),
         }
+        (folder / ".env").touch()
         told = []
         for line in block.replace("http://127.0.0.1:8080", self.proxy).splitlines():
             options: dict[str, Any] = {"cwd": folder, "env": environment, "capture_output": True, "text": True}

@@ -159,11 +159,44 @@ def test_what_the_pages_tell_docker_is_there() -> None:
     assert {"loadtest"} <= {value for option, value in options if option == "--profile"} <= profiles | {"*"}
     targets = {value for option, value in options if option == "--target"}
     assert targets == {"service", "offline"} <= set(re.findall(r"^FROM \S+ AS (\S+)$", DOCKERFILE, re.MULTILINE))
-    files = {value for option, value in options if option in {"-f", "--env-file"}}
-    assert {"docker/Dockerfile", "docker/tracing.env"} <= files
+    files = {value for option, value in options if option == "-f"}
+    assert "docker/Dockerfile" in files
     assert [name for name in files if not (ROOT / name).is_file()] == []
     variables = set(re.findall(r"^(\w+)=", "\n".join(lines), re.MULTILINE))
     assert {"RANKTOWER_DATA"} <= variables <= set(re.findall(r"\$\{(\w+)", str(COMPOSE)))
+
+
+def test_what_a_page_turns_on_stays_on() -> None:
+    """``--env-file`` holds for one command: the next one without it would serve without keys again."""
+    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))
+    assert "--env-file" not in pages
+    appended = set(re.findall(r"cat (docker/\S+\.env) >> \.env\b", pages))
+    assert appended == {f"docker/{path.name}" for path in (ROOT / "docker").glob("*.env")}
+
+
+def test_what_is_turned_on_after_another_profile_leaves_it_on() -> None:
+    for path in (ROOT / "docker").glob("*.env"):
+        for value in re.findall(r"^COMPOSE_PROFILES=(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE):
+            assert value == f"${{COMPOSE_PROFILES:-}},{path.stem}"
+
+
+def test_slow_clients_cannot_fill_the_proxys_memory() -> None:
+    text = (ROOT / "docker/nginx.conf").read_text(encoding="utf-8")
+
+    def number(directive: str) -> int:
+        (value,) = re.findall(rf"^\s*{directive} (\d+)k?;", text, re.MULTILINE)
+        return int(value)
+
+    (count, size) = map(int, re.findall(r"proxy_buffers (\d+) (\d+)k;", text)[0])
+    headers_k = 4 * 8  # large_client_header_buffers, nginx's default
+    reading_k = number("client_body_buffer_size") + headers_k
+    answering_k = reading_k + number("proxy_buffer_size") + count * size
+    connections = number("worker_processes") * number("worker_connections")
+    # A request that is answered has two connections, the client's and the replica's.
+    buffers_k = max(connections * reading_k, connections // 2 * answering_k)
+    (tmpfs_m,) = re.findall(r"/tmp:size=(\d+)m", SERVICES["proxy"]["tmpfs"][0])
+    limit_m = int(SERVICES["proxy"]["mem_limit"].removesuffix("m"))
+    assert buffers_k / 1024 + int(tmpfs_m) + 32 <= limit_m, "32 MB for nginx itself"
 
 
 def test_the_images_stages() -> None:

@@ -96,7 +96,8 @@ def proxy(replicas: tuple[Replica, Replica], tmp_path: Path) -> Iterator[str]:
         "listen 8080 ": f"listen 127.0.0.1:{port} ",
         "/tmp/": f"{tmp_path}/",
         "/dev/stdout": str(tmp_path / "access.log"),
-        "worker_processes auto;": "worker_processes 1; daemon off;",
+        # Started by root, its workers would be another user, who cannot write in the test's folder.
+        "worker_processes 2;": "worker_processes 1; daemon off; user root;",
     }.items():
         assert old in text
         text = text.replace(old, new)
@@ -141,6 +142,15 @@ def test_who_has_no_release_or_is_gone_is_passed_over(proxy: str, replicas: tupl
     assert [httpx.post(proxy, json={}).status_code for _ in range(10)] == [200] * 10
 
 
+def test_a_body_that_does_not_fit_in_memory_is_sent_again(proxy: str, replicas: tuple[Replica, Replica]) -> None:
+    first, second = replicas
+    first.answer = NOT_READY
+    sizes = [200_000, 1_000_000, 4_000_000]
+    assert [httpx.post(proxy, content=b" " * size).status_code for size in sizes * 2] == [200] * 6
+    assert [int(asked["content-length"]) for asked in second.asked] == sizes * 2
+    assert first.asked
+
+
 def test_the_services_own_errors_pass_as_they_are(proxy: str, replicas: tuple[Replica, Replica]) -> None:
     """Also when every replica has failed many times: none is taken out, and the answer is never the proxy's."""
     for replica in replicas:
@@ -150,7 +160,7 @@ def test_the_services_own_errors_pass_as_they_are(proxy: str, replicas: tuple[Re
 
 
 def test_its_own_errors_have_the_services_form(proxy: str, replicas: tuple[Replica, Replica], tmp_path: Path) -> None:
-    large = httpx.post(proxy, content=b"x" * (5 << 20), headers={"x-request-id": "mine"})
+    large = httpx.post(f"{proxy}?user=1", content=b"x" * (5 << 20), headers={"x-request-id": "mine"})
     assert (large.status_code, large.headers["content-type"]) == (413, "application/json")
     assert large.json() == {"error": "the body is too large", "error_type": "body_too_large", "request_id": "mine"}
     for replica in replicas:
@@ -158,4 +168,29 @@ def test_its_own_errors_have_the_services_form(proxy: str, replicas: tuple[Repli
     gone = httpx.post(proxy, json={})
     assert (gone.status_code, gone.json()["error_type"]) == (502, "no_replica")
     assert gone.headers["x-request-id"] == gone.json()["request_id"]
-    assert statuses_in(tmp_path / "access.log", 2) == [413, 502]
+    log = tmp_path / "access.log"
+    assert statuses_in(log, 2) == [413, 502]
+    for line in map(json.loads, log.read_text().splitlines()):
+        assert (line["method"], line["path"]) == ("POST", "/v1/score")
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status", "error_type"),
+    [
+        ("TRACE / HTTP/1.1\r\nHost: h", 405, "method_not_allowed"),
+        ("CONNECT / HTTP/1.1\r\nHost: h", 405, "method_not_allowed"),
+        ("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip", 501, "malformed"),
+        ("GET / HTTP/3.0\r\nHost: h", 505, "malformed"),
+        ("GET / HTTP/1.1", 400, "malformed"),
+        ("GET /.error HTTP/1.1\r\nHost: h", 404, "not_found"),
+        ("nonsense", 400, "malformed"),
+    ],
+)
+def test_what_it_refuses_has_the_services_form(proxy: str, request_line: str, status: int, error_type: str) -> None:
+    with socket.create_connection(("127.0.0.1", httpx.URL(proxy).port or 0), timeout=30) as client:
+        client.sendall(f"{request_line}\r\nConnection: close\r\n\r\n".encode())
+        with client.makefile("rb") as answer:
+            head, _, body = answer.read().partition(b"\r\n\r\n")
+    assert head.split()[1] == str(status).encode()
+    assert b"content-type: application/json" in head.lower()
+    assert json.loads(body)["error_type"] == error_type

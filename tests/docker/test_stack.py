@@ -66,6 +66,13 @@ def test_the_service_has_neither_torch_nor_pip_nor_a_writable_registry(stack: An
     assert "ranktower" in run_in(first, "cat", "/proc/1/cmdline")[1]
 
 
+def test_the_service_has_no_tools_of_root(stack: Any) -> None:
+    (first, _) = stack.containers("service")
+    for tool in ("apt-get", "dpkg", "perl", "bash", "su", "mount", "uvicorn", "fastapi", "activate"):
+        assert run_in(first, "sh", "-c", f"command -v {tool}") == (127, ""), tool
+    assert run_in(first, "sh", "-c", "find / -xdev -type f -perm /6000 2>/dev/null")[1] == ""
+
+
 def test_the_service_image_is_small(stack: Any) -> None:
     """Above its base: the official python:3.11-slim has some 130 MB, so that both stay below 400 MB."""
     sizes = [stack.inspect(image)["Size"] for image in ("ranktower-service", "python:3.11-slim")]

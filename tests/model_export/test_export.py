@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 
@@ -18,6 +17,7 @@ from ranktower.data.dataset import PreparedDataset
 from ranktower.embedding_store.codec import ARRAYS, ROW_DTYPES, ROW_KINDS, RowDtype, RowKind
 from ranktower.errors import ConfigError
 from ranktower.models import RankTower, RankTowerConfig
+from ranktower.onnx_runtime import onnxruntime
 from ranktower.training.run import TrainedRun, load_run
 from ranktower.training.tensors import side_features
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from model_export.level_graphs import build_level
 from ranktower.blocks import FieldSizes
 from ranktower.embedding_store.codec import ROW_DTYPES, RowDtype
 from ranktower.models import RankTower, RankTowerConfig
+from ranktower.onnx_runtime import onnxruntime
 from ranktower.release import LEVEL_GRAPHS, LevelGraph
 
 Floats = NDArray[np.float64]

@@ -8,7 +8,6 @@ from types import ModuleType
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from ranktower.blocks import FieldSizes
 from ranktower.blocks.gated_attention_unit import Activation
 from ranktower.embedding_store.codec import ARRAYS, ROW_DTYPES, ROW_KINDS, RowDtype, RowKind, RowLayout
 from ranktower.models import RankTower, RankTowerConfig
+from ranktower.onnx_runtime import onnxruntime
 
 Shape = tuple[int, int, int, int]
 Bytes = NDArray[np.uint8]

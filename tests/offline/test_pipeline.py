@@ -24,7 +24,7 @@ from ranktower.embedding_store.overlay_writer import current_overlay
 from ranktower.errors import RankTowerError
 from ranktower.file_lock import file_lock
 from ranktower.registry import Registry
-from ranktower.release import read_manifest
+from ranktower.release import MANIFEST, read_manifest
 from ranktower.training.config import TrainConfig
 
 OPTIONS = SimulatorOptions(num_users=60, num_items=200, requests_per_user=15.0, seed=5)
@@ -97,6 +97,9 @@ def test_it_promotes_what_is_new_and_overrules_nobody(
         assert pipeline.main([*arguments(tmp_path, config), "--data", str(data)]) == 0
         return current(registry)
 
+    unreadable = registry.release_dir("m", "20240101T000000Z-00000000")
+    unreadable.mkdir(parents=True)
+    (unreadable / MANIFEST).write_text('{"format": 1}')
     first = run(own_tables)
     assert run(own_tables) == first
     assert steps[-1] == "publish", "it has been promoted"
@@ -110,7 +113,10 @@ def test_it_promotes_what_is_new_and_overrules_nobody(
     assert run(other) == first, "who rolled back had a reason"
     registry.promote("m", second)
     assert run(own_tables) == first, "going back to earlier data is a change like any other"
-    assert len(registry.releases("m")) == 2
+    assert len(registry.releases("m")) == 2 + 1, "the unreadable one stays, and stops nobody"
+    export, elsewhere = next((tmp_path / "own").glob("export-*")), tmp_path / "elsewhere"
+    with pytest.raises(RankTowerError, match=rf"{elsewhere}/m: no release of training run \w+, staged or published"):
+        pipeline._release_of(export, Registry(elsewhere), "m")
 
 
 def test_a_release_has_what_came_since_before_it_is_promoted(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 
@@ -23,6 +22,7 @@ from ranktower.embedding_store.redis_client import RedisOptions, open_sync_clien
 from ranktower.embedding_store.redis_releases import pointer_key
 from ranktower.errors import ConfigError, RankTowerError, ReleaseError
 from ranktower.file_lock import file_lock
+from ranktower.onnx_runtime import onnxruntime
 from ranktower.registry import Registry
 from ranktower.release import Manifest, read_manifest
 from ranktower.training.evaluation import ModelScorer

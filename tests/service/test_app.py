@@ -89,7 +89,7 @@ def test_the_service_imports_no_training_library_and_reads_nothing_at_import() -
 def test_two_applications_live_in_one_process(tmp_path: Path) -> None:
     first, second = (create_app(settings(tmp_path)) for _ in range(2))
     first.state.service.metrics.count_shed("no_time", 0.0)
-    counted = b'ranktower_shed_total{priority="normal",reason="no_time"} 1.0'
+    counted = b'ranktower_shed_total{endpoint="score",priority="normal",reason="no_time"} 1.0'
     assert counted in first.state.service.metrics.render()
     assert counted not in second.state.service.metrics.render()
 

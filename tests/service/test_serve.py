@@ -209,6 +209,20 @@ def test_two_workers_share_the_port_and_merge_their_metrics(release: Any, start_
     assert server.lines()[-1]["message"] == "stopped"
 
 
+def test_serving_leaves_nothing_in_the_home_directory(
+    release: Any, start_server: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime would leave an id of the machine there, and report."""
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    server = start_server(release.folder.parent.parent)
+    server.wait_ready()
+    assert server.score(release.user_ids[0], release.item_ids[:3]).status_code == 200
+    assert server.stop() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_log_line_is_json_and_holds_no_id(release: Any, start_server: Callable[..., Any]) -> None:
     server = start_server(release.folder.parent.parent, LOG__LEVEL="debug")
     server.wait_ready()

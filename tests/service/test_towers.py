@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from ranktower.data.encoder import FeatureEncoder, FieldEncoder, SideEncoder
 from ranktower.errors import ConfigError, ReleaseError
+from ranktower.onnx_runtime import onnxruntime
 from service.towers import open_towers
 
 

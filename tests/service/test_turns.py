@@ -37,9 +37,9 @@ def demand(budget_s: float = math.inf, *, costs: Costs | None = None, is_low: bo
     return Demand(1000, Deadline(at), costs or make_costs(), is_low=is_low, **more)
 
 
-def shed(turns: Turns, reason: str, priority: str = "normal") -> float:
+def shed(turns: Turns, reason: str, priority: str = "normal", endpoint: str = "score") -> float:
     """How many of a class were refused for a reason."""
-    labels = {"reason": reason, "priority": priority}
+    labels = {"reason": reason, "priority": priority, "endpoint": endpoint}
     return turns._metrics.registry.get_sample_value("ranktower_shed_total", labels) or 0.0
 
 
@@ -147,7 +147,9 @@ async def test_the_queue_is_bounded_and_half_of_it_for_the_lower_class() -> None
         for _ in range(2):
             stack.enter_context(turns.admit(demand()))
         with pytest.raises(ShedError):
-            turns.admit(demand()).__enter__()
+            turns.admit(demand(endpoint="explain")).__enter__()
+        assert shed(turns, "queue_full", endpoint="explain") == 1
+        assert shed(turns, "queue_full") == 0
 
 
 async def test_on_an_idle_service_even_the_smallest_budget_is_tried() -> None:

@@ -92,7 +92,7 @@ def test_counts_and_sums_are_those_of_all_workers(pair: Any) -> None:
     assert grown("ranktower_candidates_sum") == 60
     assert grown("ranktower_candidates_bucket", le="10.0") == 20
     assert grown("ranktower_missing_total", side="item") == 20
-    assert grown("ranktower_answers_total", role="current") == 20
+    assert grown("ranktower_answers_total", role="current", priority="normal") == 20
     assert grown("ranktower_budget_used_ratio_bucket", endpoint="score", le="1.0") == 20
 
 

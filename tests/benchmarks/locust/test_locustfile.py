@@ -125,7 +125,6 @@ def test_the_pages_command_runs(address: str, registry: Path) -> None:
         (["--model", "other"], "no promoted release of model 'other'"),
         (["--max-shed", "2"], "--max-shed 2: must be a share, 0 to 1"),
         (["--host", ""], "--host: needed, as http://host:port"),
-        (["--host", "", "--processes", "2"], "--host: needed, as http://host:port"),
         (["--host", "127.0.0.1:8000"], "--host 127.0.0.1:8000: must be http://host:port, or https"),
         (["--shape", "soak", "--run-time", "0"], "--shape soak: needs --run-time"),
         (["--processes", "2", "--record", "r.csv"], "--record r.csv: goes with one process only"),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from naive_graph import NaiveGraph, write_naive_graph
 
 from ranktower.blocks import FieldSizes
 from ranktower.models import RankTower, RankTowerConfig
+from ranktower.onnx_runtime import onnxruntime
 
 SIZES = FieldSizes(single={"group": 3}, bags={})
 

@@ -57,7 +57,9 @@ def late(of_a_thousand: float, minutes: int = 100) -> Series:
 
 
 def answered(minutes: int = 100, **others: float) -> Series:
-    """A thousand answers a minute, and so many requests of other outcomes; ``shed_low`` and ``shed_normal`` too."""
+    """A thousand answers a minute, and so many requests of other outcomes; ``shed_low`` and ``shed_normal`` too, and
+    explanations that were shed."""
+    explain = others.pop("explain", 0)
     shed = {name: others.pop(f"shed_{name}", 0) for name in ("normal", "low")}
     outcomes = {"ok": 1000.0, **others, "shed": sum(shed.values())}
     return (
@@ -66,9 +68,11 @@ def answered(minutes: int = 100, **others: float) -> Series:
             for outcome, num in outcomes.items()
         ),
         *(
-            grows(f'ranktower_shed_total{{reason="no_time", priority="{name}"}}', num, minutes)
+            grows(f'ranktower_shed_total{{endpoint="score", reason="no_time", priority="{name}"}}', num, minutes)
             for name, num in shed.items()
         ),
+        grows('ranktower_shed_total{endpoint="explain", reason="no_time", priority="normal"}', explain, minutes),
+        grows('ranktower_request_duration_seconds_count{endpoint="explain", outcome="shed"}', explain, minutes),
     )
 
 
@@ -76,8 +80,10 @@ def shares(**of_a_hundred: float) -> Series:
     """Counters beside a hundred requests a minute with a hundred candidates each."""
     names = {
         "degraded": 'ranktower_degraded_total{level="pooled", reason="load"}',
-        "shed": 'ranktower_shed_total{reason="no_time", priority="normal"}',
-        "shed_low": 'ranktower_shed_total{reason="no_time", priority="low"}',
+        "answers_low": 'ranktower_answers_total{role="current", priority="low"}',
+        "shed": 'ranktower_shed_total{endpoint="rank", reason="no_time", priority="normal"}',
+        "shed_low": 'ranktower_shed_total{endpoint="rank", reason="no_time", priority="low"}',
+        "explain": 'ranktower_shed_total{endpoint="explain", reason="no_time", priority="normal"}',
         "no_user": 'ranktower_missing_total{side="user"}',
         "no_item": 'ranktower_missing_total{side="item"}',
         "made_user": 'ranktower_computed_total{side="user"}',
@@ -86,7 +92,7 @@ def shares(**of_a_hundred: float) -> Series:
         "rejected": 'ranktower_store_errors_total{kind="rejected_row"}',
     }
     return (
-        grows('ranktower_answers_total{role="current"}', 100),
+        grows('ranktower_answers_total{role="current", priority="normal"}', 100),
         grows('ranktower_request_duration_seconds_count{endpoint="rank", outcome="ok"}', 100),
         grows("ranktower_candidates_count", 100),
         grows("ranktower_candidates_sum", 10_000),
@@ -103,7 +109,7 @@ OVER = (
     ('ranktower_budget_used_ratio_count{endpoint="score"}', "0+1000x95"),
     ('ranktower_budget_used_ratio_bucket{endpoint="score", le="1.0"}', "0+900x60 55000+1000x35"),
 )
-REFUSED = 'ranktower_release_refused_total{reason="golden_mismatch", role="canary"}'
+REFUSED = 'ranktower_release_refused_total{reason="release_invalid", role="previous"}'
 
 CASES = (
     Case(
@@ -122,9 +128,12 @@ CASES = (
     ),
     Case(
         "RankTowerAvailabilityBurnFast",
-        answered(internal_error=10, shed_normal=20),
+        answered(internal_error=10, shed_normal=20, explain=500),
         "2.913% of the requests to ranktower got no scores; 0.1% is the objective.",
-        (answered(internal_error=5), answered(malformed=500, client_gone=500, rate_limited=500, shed_low=500)),
+        (
+            answered(internal_error=5),
+            answered(malformed=500, client_gone=500, rate_limited=500, shed_low=500, explain=500),
+        ),
         after="95m",
     ),
     Case(
@@ -156,9 +165,10 @@ CASES = (
     ),
     Case(
         "RankTowerRestarting",
-        (("ranktower_start_time_seconds", "1x40 2x3 3x3 4x3 5x20"),),
+        # Two workers: where the youngest ends, the other's start shows until there is a new one.
+        (("ranktower_start_time_seconds", "1x40 2x3 1 3x3 1 4x3 5x20"),),
         "A worker of a:8000 has started 4 times within 30 minutes.",
-        ((("ranktower_start_time_seconds", "1x40 2x3 3x3 4x20"),),),
+        ((("ranktower_start_time_seconds", "2x40 1 3x3 1 4x3 1 5x20"),),),
         labels=REPLICA,
     ),
     Case(
@@ -176,10 +186,10 @@ CASES = (
     ),
     Case(
         "RankTowerReleaseRefused",
-        (grows(REFUSED, 1),),
-        "a:8000 refuses a release as canary: golden_mismatch. What was served before is served still.",
+        ((REFUSED, "0x55 1x45"),),
+        "a:8000 refuses a release as previous: release_invalid. What was served before is served still.",
         ((stays(REFUSED, 7),),),
-        labels=REPLICA | {"role": "canary", "reason": "golden_mismatch"},
+        labels=REPLICA | {"role": "previous", "reason": "release_invalid"},
     ),
     Case(
         "RankTowerOverlayRefused",
@@ -206,9 +216,9 @@ CASES = (
     ),
     Case(
         "RankTowerShedding",
-        shares(shed=25),
+        shares(shed=25, answers_low=900),
         "20% of the requests of normal priority to ranktower are shed.",
-        (shares(shed=4, shed_low=100), shares()),
+        (shares(shed=4, shed_low=100, explain=100), shares()),
     ),
     Case(
         "RankTowerDegraded",

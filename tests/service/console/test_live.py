@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -34,6 +36,61 @@ def test_the_release_and_its_ladder(server: Any, release: Any, console: Page) ->
     for level in release.manifest.ladder:
         name = f"{level.level} {100 * level.share:.0f} % {level.ndcg_to_full:.3f} {level.recall_to_full:.3f}"
         expect(place.get_by_role("row", name=name)).to_be_visible()
+
+
+def test_each_replica_counts_for_itself(
+    server: Any, release: Any, start_server: Callable[..., Any], console: Page
+) -> None:
+    """As behind a proxy: the readings come by turns from two replicas, of which one has counted far less."""
+    other = start_server(release.folder.parent.parent)
+    other.wait_ready()
+    live = console.locator("#live")
+
+    def read(replica: Any) -> None:
+        text = replica.client.get("/metrics").text
+        console.route("**/metrics", lambda route: route.fulfill(body=text), times=1)
+        console.evaluate("async () => { await (await import(new URL('console/live.js', document.baseURI))).poll(); }")
+
+    for _ in range(9):
+        server.score("user-1", [1])
+    read(server)
+    read(other)
+    expect(live).to_contain_text("Reading again soon.")
+    for replica, times in ((server, 2), (other, 3)):
+        for _ in range(times):
+            replica.score("user-1", [1])
+    read(server)
+    expect(live.locator("[aria-label^='Latency of 2 answers']")).to_have_count(1)
+    read(other)
+    expect(live.locator("[aria-label^='Latency of 5 answers']")).to_have_count(1)
+    for name, requests in (("degraded", 0), ("shed", 0), ("failed or refused", 0)):
+        expect(live.locator("tr", has_text=name)).to_have_text(f"{name}0.0\u00a0%{requests}")
+    assert other.stop() == 0
+
+
+def test_the_release_after_a_failure_and_while_somebody_reads(server: Any, console: Page) -> None:
+    """The button leads on by itself; the offline metrics keep the focus while what is above them goes on."""
+    answer = server.client.get("/v1/release").json() | {"offline_metrics": {"ndcg": 0.5}}
+    console.route("**/v1/release", lambda route: route.abort())
+    console.click("nav a[href='#service']")
+    place = console.locator("#release")
+    expect(place.get_by_role("alert")).to_contain_text("The service cannot be reached.")
+    console.route("**/v1/release", lambda route: route.fulfill(body=json.dumps(answer)))
+    place.get_by_role("button", name="Try again").click()
+    expect(place.locator("dl")).to_contain_text(answer["release"])
+    summary = place.locator("summary")
+    summary.click()
+    answer["model"] = "another"
+    console.evaluate("async () => (await import(new URL('console/release.js', document.baseURI))).showRelease()")
+    expect(place.locator("dl")).to_contain_text("another")
+    expect(place.locator("h2, dl, details")).to_have_count(3)
+    expect(summary).to_be_focused()
+    expect(place.locator("pre")).to_be_visible()
+    answer["offline_metrics"]["ndcg"] = 0.75
+    console.evaluate("async () => (await import(new URL('console/release.js', document.baseURI))).showRelease()")
+    expect(place.locator("details pre")).to_contain_text("0.75")
+    expect(place.locator("details pre")).to_be_visible()
+    expect(place.locator("h2, dl, details")).to_have_count(3)
 
 
 def test_metrics_are_read_only_while_they_are_seen(console: Page) -> None:

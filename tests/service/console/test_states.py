@@ -55,6 +55,20 @@ def test_a_key_is_asked_for_and_kept_in_the_tab_alone(
     assert server.stop() == 0
 
 
+@pytest.mark.parametrize("key", ["ключ-of-a-horse", "“quoted-by-a-page”"])
+def test_a_key_that_no_header_can_carry_is_not_taken(console: Page, key: str) -> None:
+    console.click("#key-toggle")
+    console.fill("#key", key)
+    console.keyboard.press("Enter")
+    expect(console.locator("#key-form")).to_be_visible()
+    assert console.locator("#key").evaluate("field => field.validity.patternMismatch")
+    assert console.evaluate("sessionStorage.length") == 0
+    console.fill("#key", KEY)
+    console.keyboard.press("Enter")
+    expect(console.locator("#key-form")).to_be_hidden()
+    assert console.evaluate("Object.values(sessionStorage)") == [KEY]
+
+
 def test_no_release_is_served_yet(
     build_release: Callable[..., Any],
     start_server: Callable[..., Any],
@@ -168,6 +182,33 @@ def test_a_release_that_cannot_explain_is_ranked_all_the_same(console: Page) -> 
     rank(console)
     expect(console.get_by_role("alert")).to_contain_text("Not explainable")
     expect(console.locator(".ranking tbody tr")).to_have_count(25)
+
+
+def test_the_notice_of_a_failed_explanation_goes_with_its_page(console: Page) -> None:
+    console.route("**/v1/explain", lambda route: route.fulfill(status=503, body="-"))
+    console.fill("#count", "60")
+    rank(console)
+    notice = console.locator("#rank-notice")
+    expect(notice).to_contain_text("Not available")
+    console.unroute("**/v1/explain")
+    console.get_by_role("button", name="Next").click()
+    expect(console.locator("#why h2")).to_be_visible()
+    expect(notice).to_be_empty()
+
+
+def test_a_failed_explanation_is_asked_for_again_for_the_candidate_chosen(console: Page) -> None:
+    console.fill("#count", "60")
+    rank(console)
+    expect(console.locator("#why h2")).to_be_visible()
+    console.route("**/v1/explain", lambda route: route.fulfill(status=503, body="-"))
+    console.get_by_role("button", name="Next").click()
+    expect(console.locator("#rank-notice")).to_contain_text("Not available")
+    console.locator(".item").nth(3).click()
+    console.unroute("**/v1/explain")
+    console.get_by_role("button", name="Try again").click()
+    expect(console.locator("#why h2")).to_be_visible()
+    expect(console.locator(".item[aria-pressed=true]")).to_have_attribute("data-place", "28")
+    expect(console.locator("#rank-notice")).to_be_empty()
 
 
 def test_an_answer_that_comes_too_late_is_dropped(console: Page) -> None:

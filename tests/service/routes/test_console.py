@@ -52,7 +52,21 @@ def test_the_page_may_do_only_what_it_does(server: Any) -> None:
     assert rules["require-trusted-types-for"] == "'script'"
 
 
-@pytest.mark.parametrize("path", ["/console/", "/console/index.html", "/console/other.js", "/console/..%2fapp.py"])
+@pytest.mark.parametrize("path", ["/console", "/console/main.js"])
+def test_a_file_can_be_asked_about(server: Any, path: str) -> None:
+    answer, full = server.client.head(path), server.client.get(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+    for name in ("etag", "content-type", "content-length", "content-security-policy"):
+        assert answer.headers[name] == full.headers[name]
+
+
+def test_a_slash_at_the_end_leads_to_the_page(server: Any) -> None:
+    answer = server.client.get("/console/")
+    assert (answer.status_code, answer.headers["location"]) == (307, "../console")
+    assert server.client.get("/console/", follow_redirects=True).url.path == "/console"
+
+
+@pytest.mark.parametrize("path", ["/console/index.html", "/console/other.js", "/console/..%2fapp.py"])
 def test_no_other_file_is_served(server: Any, path: str) -> None:
     answer = server.client.get(path)
     assert (answer.status_code, answer.json()["error_type"]) == (404, "not_found")

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
 
 from ranktower.embedding_store.local import LocalTable
+from ranktower.onnx_runtime import onnxruntime
 from ranktower.registry import Registry
 from ranktower.release import read_manifest, write_manifest
 from ranktower.verification import hash_files

@@ -15,13 +15,13 @@ NAMES = {
     "ranktower_missing": {"side"},
     "ranktower_computed": {"side"},
     "ranktower_degraded": {"level", "reason"},
-    "ranktower_shed": {"reason", "priority"},
+    "ranktower_shed": {"reason", "priority", "endpoint"},
     "ranktower_shed_duration_seconds": {"le"},
     "ranktower_store_errors": {"kind"},
     "ranktower_nonfinite_scores": set(),
     "ranktower_release_refused": {"reason", "role"},
     "ranktower_release_info": {"model", "release", "role"},
-    "ranktower_answers": {"role"},
+    "ranktower_answers": {"role", "priority"},
     "ranktower_shadow_answers": {"outcome"},
     "ranktower_shadow_overlap": {"le"},
     "ranktower_shadow_rank_correlation": {"le"},
@@ -105,6 +105,23 @@ def test_counts_of_one_request(server: Any) -> None:
     before = counts()
     server.score("nobody", [1, 2, "x", "y", 3])
     assert [after - was for after, was in zip(counts(), before, strict=True)] == [1, 5, 2, 1, 1, 1, 1, 1, 1]
+
+
+def test_answers_are_counted_by_priority(server: Any) -> None:
+    """Which a header gives, or the Open Inference Protocol's own parameter."""
+
+    def counts() -> list[float]:
+        return [server.metric("ranktower_answers_total", priority=priority) for priority in ("normal", "low")]
+
+    before, low = counts(), {"x-ranktower-priority": "low"}
+    server.score("user-1", [1])
+    for path in ("/v1/score", "/v1/rank", "/v1/explain"):  # an explanation is no answer with scores
+        server.client.post(path, json={"user_id": "user-1", "candidate_ids": [1]}, headers=low)
+    tensor = {"shape": [1], "datatype": "BYTES"}
+    inputs = [{"name": "user_id", "data": ["u"], **tensor}, {"name": "candidate_ids", "data": ["1"], **tensor}]
+    answer = server.client.post("/v2/models/demo/infer", json={"inputs": inputs, "parameters": {"priority": 2}})
+    assert answer.status_code == 200
+    assert [after - was for after, was in zip(counts(), before, strict=True)] == [1, 3]
 
 
 def test_the_stages_add_up_to_no_more_than_the_request(server: Any) -> None:

@@ -58,7 +58,9 @@ def test_a_given_key_is_found_by_its_id_and_only_whole(write: Callable[..., Path
         assert ring.find(given.encode()) is None, given
 
 
-@pytest.mark.parametrize("key", ["correct-horse-battery", "rt_ab_c_d_e_f_g_h_i", new_key()[0]])
+@pytest.mark.parametrize(
+    "key", ["correct-horse-battery", "rt_ab_c_d_e_f_g_h_i", new_key()[0]], ids=["text", "parts", "new"]
+)
 def test_the_environments_key_may_have_any_form(key: str, write: Callable[..., Path]) -> None:
     ring = Keyring(read_keys(write(GOOD)), key)
     assert ring.find(KEY.encode()) is not None

@@ -160,7 +160,7 @@ async def test_a_release_that_is_found_damaged_meanwhile_is_not_given_out(
     asked = asyncio.create_task(opened.get((MODEL, built.release)))
     async with asyncio.timeout(20):
         await damaged.wait()
-    assert gate.asked == [1]
+    await until(lambda: gate.asked == [1])
     gate.closed.clear()
     with pytest.raises(ReleaseError, match=f"{built.release}: was found damaged just now"):
         await asked

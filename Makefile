@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := ranktower offline service model_export tests benchmarks deploy
 
-.PHONY: demo test test-compose lint format bench bench-peers loadtest docs clean install system-packages
+.PHONY: demo test test-compose lint format bench bench-peers experiments loadtest docs clean install system-packages
 
 # One stamp a set of pinned versions: a changed constraints file or pyproject.toml installs anew.
 $(VENV)/.installed: constraints.txt pyproject.toml
@@ -47,6 +47,13 @@ bench: install  ## measures the claims of the README and docs; writes dated file
 bench-peers: install  ## the same job on FastAPI, BentoML, LitServe and Ray Serve, and on ours; needs wrk and redis-server
 	@command -v wrk >/dev/null || { echo "needs wrk: apt-get install wrk"; exit 1; }
 	$(BIN)/python benchmarks/peers/run.py
+
+DATASET ?= kuairand
+DATA ?= $(RANKTOWER_DATA_DIR)
+
+experiments: install  ## the paper's tables on DATASET from its files in DATA: tuning, all runs, page; goes on where it stopped
+	$(BIN)/ranktower experiment --dataset $(DATASET) $(if $(DATA),--data $(DATA)) --tune
+	$(BIN)/ranktower experiment --dataset $(DATASET) $(if $(DATA),--data $(DATA)) --table 1 2 3 4 --extra heads learning_curve cost
 
 URL ?= http://127.0.0.1:8000
 REGISTRY ?= build/demo/kuairand/registry

@@ -22,6 +22,7 @@ from ranktower.training.evaluation import encode_rows
 from ranktower.training.loop import Retrieved, Trainer
 from ranktower.training.retrieval import train_retrieval
 from ranktower.training.run import RunFolder, load_retrieval, read_metrics, write_metrics
+from ranktower.training.teacher_folder import with_teacher
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,15 +30,18 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="ranktower train", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of 'ranktower prepare'")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; a killed run in it goes on")
+    parser.add_argument("--teacher", type=Path, help="folder of 'ranktower teach', for its soft labels")
     parser.add_argument("--config", type=Path, help="YAML file; the paper's protocol where left out")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     options = parser.parse_args(argv)
     started = time.monotonic()
     dataset = PreparedDataset.load(options.data)
+    if options.teacher:
+        dataset = with_teacher(dataset, options.teacher)
     config = TrainConfig.load(options.config) if options.config else TrainConfig()
     progress = run_training(
-        dataset, config, RunFolder(options.out), device=_device(options.device), show_bar=not options.quiet
+        dataset, config, RunFolder(options.out), device=choose_device(options.device), show_bar=not options.quiet
     )
     sys.stdout.write(
         f"train: {options.out}, {progress.step} steps, {_outcome(progress, config)}, "
@@ -58,7 +62,8 @@ def run_training(
     """Train, or go on with, the run in ``folder``, and write its model, metrics and curve.
 
     Raises:
-        ConfigError: the folder holds a run with another configuration or on other data, or a side has no feature.
+        ConfigError: the folder holds a run with another configuration, on other data or with another teacher, or a
+            side has no feature.
     """
     for side, features in (("user", dataset.spec.user_features), ("item", dataset.spec.item_features)):
         if not features:
@@ -68,7 +73,7 @@ def run_training(
     _refuse_another_run(folder, config, dataset)
     config.dump(folder.config)
     dataset.encoder.save(folder.features)
-    retrieved = _retrieve(dataset, config, folder, device=device, show_bar=show_bar)
+    retrieved = retrieve(dataset, config, folder, device=device, show_bar=show_bar)
     trainer = Trainer(dataset, config, folder, retrieved=retrieved, device=device, progress_bar=show_bar)
     progress = trainer.fit()
     write_metrics(
@@ -76,6 +81,7 @@ def run_training(
         read_metrics(folder)
         | {
             "data_id": dataset.data_id,
+            "teacher_id": dataset.teacher_id,
             "steps": progress.step,
             "best_step": progress.best_step,
             "seconds": round(progress.seconds, 1),
@@ -101,7 +107,7 @@ def _refuse_another_run(folder: RunFolder, config: TrainConfig, dataset: Prepare
             raise ConfigError(f"{folder.path}: holds a run on other data (data_id {found}); give another --out")
 
 
-def _retrieve(
+def retrieve(
     dataset: PreparedDataset, config: TrainConfig, folder: RunFolder, *, device: torch.device, show_bar: bool
 ) -> Retrieved:
     """The retrieval model and what it finds; kept in the folder, so that a resumed run draws the same."""
@@ -121,7 +127,8 @@ def _retrieve(
     return Retrieved(model, found)
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """The device of ``--device``: auto, cpu or cuda; ConfigError for another name or a GPU that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name not in {"cpu", "cuda"}:

@@ -67,7 +67,7 @@ class FieldEmbedding(nn.Module):
         """``SideFeatures`` of ``n`` rows to ``[n, sum of the fields' widths]``."""
         parts = [table(features.codes[:, column]) for column, table in enumerate(self.single)]
         for table, values, lengths in zip(self.bags, features.bag_values, features.bag_lengths, strict=True):
-            parts.append(_masked_mean(table(values), lengths))
+            parts.append(masked_mean(table(values), lengths))
         return torch.cat(parts, dim=-1)
 
 
@@ -79,7 +79,7 @@ def _table(size: int) -> nn.Embedding:
     return table
 
 
-def _masked_mean(embedded: Tensor, lengths: Tensor) -> Tensor:
+def masked_mean(embedded: Tensor, lengths: Tensor) -> Tensor:
     """Mean of the first ``lengths`` of ``[n, T, W]`` along T, zeros where the length is 0."""
     positions = torch.arange(embedded.shape[1], device=embedded.device)
     valid = (positions < lengths.unsqueeze(1)).unsqueeze(-1)

@@ -18,11 +18,18 @@ class MultiHeadGatedNetwork(nn.Module):
     """
 
     def __init__(
-        self, input_width: int, *, num_heads: int, width: int, hidden: Sequence[int], gate_reduction: int
+        self,
+        input_width: int,
+        *,
+        num_heads: int,
+        width: int,
+        hidden: Sequence[int],
+        gate_reduction: int,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.num_heads, self.width = num_heads, width
-        self.network = MultiLayerPerceptron(input_width, hidden, num_heads * width)
+        self.network = MultiLayerPerceptron(input_width, hidden, num_heads * width, dropout=dropout)
         self.gate = MultiLayerPerceptron(input_width, [max(1, input_width // gate_reduction)], num_heads * width)
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -93,6 +93,11 @@ class PreparedDataset:
         """SHA-256 over the content; equal content has an equal id, whatever the order of the rows it came from."""
         return str(self.info["data_id"])
 
+    @property
+    def teacher_id(self) -> str:
+        """SHA-256 of the teacher's scores that took the place of the prepared ones; empty where none did."""
+        return str(self.info.get("teacher_id", ""))
+
     def training_labels(self) -> NDArray[np.float32]:
         """Hard labels float32 [m] (section 4.2.1): impression label + weighted feedback on impressions, else 0."""
         impression = self.interactions.stage == 0

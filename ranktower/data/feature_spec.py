@@ -5,6 +5,7 @@ user_features:
   - {name: user_active_degree, kind: categorical}
   - {name: register_days, kind: continuous, num_bins: 32}
   - {name: history, kind: history, max_length: 20}
+  - {name: exposures, kind: history, of: impressions, max_length: 50}
 item_features:
   - {name: item_id, kind: categorical, min_count: 2}
   - {name: tag, kind: multi_categorical, max_length: 8}
@@ -20,11 +21,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ranktower.errors import ConfigError
 
 FeatureKind = Literal["categorical", "continuous", "multi_categorical", "history"]
+HistoryOf = Literal["positives", "impressions"]
 
 RESERVED_COLUMNS = ("user_id", "item_id", "timestamp", "stage", "teacher_scores")
 """Columns of the interactions table that cannot be a feedback."""
@@ -35,7 +37,8 @@ class Feature(BaseModel):
 
     ``continuous`` becomes equal-frequency bins; ``categorical`` and ``multi_categorical`` get a vocabulary;
     ``history`` has no column of its own: it is the list of items to which the user gave positive feedback in the
-    training split, most recent first. The id column of a side may be named as a categorical feature.
+    training split, or of all that were shown to the user there, most recent first. The id column of a side may be named
+    as a categorical feature.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -48,6 +51,14 @@ class Feature(BaseModel):
     """Multi-valued kinds only: the first ``max_length`` values of a row are kept."""
     min_count: int = Field(default=1, ge=1)
     """Kinds with a vocabulary: training impressions that must show a value for it to get an index."""
+    of: HistoryOf = "positives"
+    """History only: which impressions of the training split it lists."""
+
+    @model_validator(mode="after")
+    def _only_a_history_lists_impressions(self) -> Feature:
+        if self.of != "positives" and self.kind != "history":
+            raise ValueError(f"of: only a history has it, the feature {self.name!r} is {self.kind}")
+        return self
 
 
 def _distinct_names(features: tuple[Feature, ...]) -> tuple[Feature, ...]:

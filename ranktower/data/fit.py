@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ranktower.data.dataset import TRAIN, Interactions
 from ranktower.data.encoder import Columns, SideEncoder
-from ranktower.data.feature_spec import Feature
+from ranktower.data.feature_spec import Feature, HistoryOf
 from ranktower.data.field_encoder import FieldEncoder, Ragged, Values, factorise, ragged
 
 
@@ -38,15 +38,19 @@ def _flat(column: pl.Series) -> Values:
     return column.to_list()
 
 
-def training_history(interactions: Interactions, item_ids: NDArray[np.object_], num_users: int) -> Ragged:
-    """For each user the items with positive feedback in the training split, most recent first (ties: by item row).
+def training_history(
+    interactions: Interactions, item_ids: NDArray[np.object_], num_users: int, *, of: HistoryOf = "positives"
+) -> Ragged:
+    """For each user the items of the training split's impressions, most recent first (ties: by item row).
 
     Args:
-        interactions: all; only rows with split TRAIN and positive feedback are read.
+        interactions: all; only impressions with split TRAIN are read.
         item_ids: canonical ids by item row.
         num_users: rows of the result; a user without such items has an empty one.
+        of: those with positive feedback, or all.
     """
-    rows = np.flatnonzero((interactions.split == TRAIN) & (interactions.stage == 0) & (interactions.feedback > 0))
+    shown = (interactions.split == TRAIN) & (interactions.stage == 0)
+    rows = np.flatnonzero(shown & (interactions.feedback > 0) if of == "positives" else shown)
     users, items = interactions.user_row[rows], interactions.item_row[rows]
     order = np.lexsort((items, -interactions.timestamp[rows], users))
     return Ragged(item_ids[items[order]], np.bincount(users, minlength=num_users))

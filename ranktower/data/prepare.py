@@ -163,9 +163,12 @@ def build_dataset(tables: SortedTables, interactions: Interactions, *, info: dic
     spec = tables.spec
     shown = (interactions.split == TRAIN) & (interactions.stage == 0)
     ids = {"user": _ids(tables.users["user_id"]), "item": _ids(tables.items["item_id"])}
-    history = training_history(interactions, ids["item"], tables.users.height)
     columns = table_columns(tables.users, spec.user_features)
-    columns |= {feature.name: history for feature in spec.user_features if feature.kind == "history"}
+    columns |= {
+        feature.name: training_history(interactions, ids["item"], tables.users.height, of=feature.of)
+        for feature in spec.user_features
+        if feature.kind == "history"
+    }
     num_impressions = np.bincount(interactions.user_row[shown], minlength=tables.users.height)
     user = fit_side(columns, spec.user_features, num_impressions)
     users = Side(ids=ids["user"], features=user.encode(columns, tables.users.height))

@@ -67,12 +67,6 @@ class _Rows:
     stage: NDArray[np.uint8]
     positive: NDArray[np.bool_]
 
-    def of(self, users: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """All rows of the given users: place of the user in ``users``, and row number, sorted by the first."""
-        counts = self.starts[users + 1] - self.starts[users]
-        places = np.repeat(np.arange(len(users)), counts)
-        return places, np.arange(len(places)) + np.repeat(self.starts[users] - (np.cumsum(counts) - counts), counts)
-
 
 class FullStageSampler:
     """Draws the training lists of an epoch; sees the training split only.
@@ -108,9 +102,9 @@ class FullStageSampler:
         if self._candidates is not None and self._candidates.max(initial=-1) >= self._num_items:
             raise ConfigError(f"candidates: item row {self._candidates.max()} of {self._num_items} items")
         self._users = np.flatnonzero(np.diff(self._impressions.starts)).astype(np.int32)
-        rows = np.flatnonzero(train)
-        self._num_seen = np.bincount(dataset.interactions.user_row[rows], minlength=num_users)
-        self._seen = np.sort(self._keys(dataset.interactions.user_row[rows], dataset.interactions.item_row[rows]))
+        user_row, item_row = dataset.interactions.user_row[train], dataset.interactions.item_row[train]
+        self._seen_items = item_row[np.lexsort((item_row, user_row))]
+        self._seen_starts = np.concatenate([[0], np.cumsum(np.bincount(user_row, minlength=num_users))])
 
     @property
     def num_users(self) -> int:
@@ -137,12 +131,13 @@ class FullStageSampler:
     def _batch(self, users: NDArray[np.int32], generator: np.random.Generator) -> ListBatch:
         shown = self._impression_sample(users, generator)
         if len(self._logged.item):
-            picked = _sample_within(*self._logged.of(users), self.options.num_candidates, generator)
+            picked = _sample_within(*_rows_of(self._logged.starts, users), self.options.num_candidates, generator)
         else:
             picked = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
-        retrieved = self._retrieved(users, generator)
-        taken = np.sort(self._keys(np.nonzero(retrieved >= 0)[0], retrieved[retrieved >= 0]))
-        drawn = self._random(users, taken, generator)
+        seen = self._seen_keys(users)
+        retrieved = self._retrieved(users, seen, generator)
+        taken = self._keys(np.nonzero(retrieved >= 0)[0], retrieved[retrieved >= 0])
+        drawn = self._random(len(users), np.sort(np.concatenate([seen, taken])), generator)
         parts = [
             (shown[0], *_values(self._impressions, shown[1])),
             (picked[0], *_values(self._logged, picked[1])),
@@ -154,49 +149,51 @@ class FullStageSampler:
     def _impression_sample(
         self, users: NDArray[np.int32], generator: np.random.Generator
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        places, rows = self._impressions.of(users)
+        places, rows = _rows_of(self._impressions.starts, users)
         always = self._impressions.positive[rows]
         return _sample_within(places, rows, self.options.max_impressions, generator, always=always)
 
-    def _retrieved(self, users: NDArray[np.int32], generator: np.random.Generator) -> NDArray[np.int32]:
+    def _retrieved(
+        self, users: NDArray[np.int32], seen: NDArray[np.int64], generator: np.random.Generator
+    ) -> NDArray[np.int32]:
         """Item rows [B, num_candidates] from the retrieval model, -1 = none."""
-        if self._candidates is None or self.options.num_candidates == 0:
+        if self._candidates is None or 0 in (self.options.num_candidates, self._candidates.shape[1]):
             return np.empty((len(users), 0), dtype=np.int32)
         items = self._candidates[users]
-        usable = (items >= 0) & ~self._is_seen(users[:, None], items) & _first_of_row(items)
-        return _front(items, usable, self.options.num_candidates, generator)
+        keys = self._keys(np.arange(len(users))[:, None], items)
+        usable = (items >= 0) & ~_contains(seen, keys) & _first_of_row(items)
+        return _sampled(items, usable, self.options.num_candidates, generator)
 
-    def _random(
-        self, users: NDArray[np.int32], taken: NDArray[np.int64], generator: np.random.Generator
-    ) -> NDArray[np.int32]:
-        """Item rows [B, num_random], -1 = none left: uniform without replacement from what is neither seen nor taken.
+    def _random(self, num_users: int, excluded: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int32]:
+        """Item rows [B, num_random], -1 = none left: uniform without replacement from what is not excluded.
 
-        ``taken`` are the sorted keys (place in ``users``, item) of the candidates already in the lists.
+        ``excluded`` are the sorted keys of what the users have seen and of the candidates already in their lists.
         """
         wanted, num_items = self.options.num_random, self._num_items
         if wanted == 0:
-            return np.empty((len(users), 0), dtype=np.int32)
+            return np.empty((num_users, 0), dtype=np.int32)
         # The first distinct ones of independent draws are a sample without replacement; a third more than wanted is
         # nearly always enough, and the few users it is not enough for are drawn again the exact way.
-        items = generator.integers(num_items, size=(len(users), wanted + wanted // 3 + 8), dtype=np.int32)
-        places = np.arange(len(users))
-        usable = _first_of_row(items) & ~self._is_seen(users[:, None], items)
-        usable &= ~_contains(taken, self._keys(places[:, None], items))
+        items = generator.integers(num_items, size=(num_users, wanted + wanted // 3 + 8), dtype=np.int32)
+        usable = _first_of_row(items) & ~_contains(excluded, self._keys(np.arange(num_users)[:, None], items))
         drawn = _front(items, usable, wanted)
-        num_left = num_items - self._num_seen[users] - np.bincount(taken // num_items, minlength=len(users))
+        num_left = num_items - np.bincount(excluded // num_items, minlength=num_users)
         for place in np.flatnonzero(np.sum(drawn >= 0, axis=1) < np.minimum(wanted, num_left)):
             every = np.arange(num_items, dtype=np.int32)
-            free = ~self._is_seen(users[place], every) & ~_contains(taken, self._keys(place, every))
+            free = ~_contains(excluded, self._keys(place, every))
             chosen = generator.permutation(every[free])[:wanted]
             drawn[place] = -1
             drawn[place, : len(chosen)] = chosen
         return drawn
 
-    def _is_seen(self, users: NDArray[np.int32] | np.int32, items: NDArray[np.int32]) -> NDArray[np.bool_]:
-        return _contains(self._seen, self._keys(users, items))
+    def _seen_keys(self, users: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Sorted keys of what a batch's users have seen: few enough to be searched in the processor's cache."""
+        places, rows = _rows_of(self._seen_starts, users)
+        return self._keys(places, self._seen_items[rows])
 
-    def _keys(self, users: NDArray[np.integer] | np.integer, items: NDArray[np.int32]) -> NDArray[np.int64]:
-        return np.asarray(users, dtype=np.int64) * self._num_items + items
+    def _keys(self, places: NDArray[np.integer] | np.integer, items: NDArray[np.int32]) -> NDArray[np.int64]:
+        """One number for a place in the batch and an item."""
+        return np.asarray(places, dtype=np.int64) * self._num_items + items
 
 
 def _grouped(dataset: PreparedDataset, chosen: NDArray[np.bool_]) -> _Rows:
@@ -210,6 +207,13 @@ def _grouped(dataset: PreparedDataset, chosen: NDArray[np.bool_]) -> _Rows:
         stage=rows.stage,
         positive=rows.feedback > 0,
     )
+
+
+def _rows_of(starts: NDArray[np.int64], users: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of rows grouped by user, all those of the given users: place in ``users``, and row number, sorted by both."""
+    counts = starts[users + 1] - starts[users]
+    places = np.repeat(np.arange(len(users)), counts)
+    return places, np.arange(len(places)) + np.repeat(starts[users] - (np.cumsum(counts) - counts), counts)
 
 
 def _contains(ordered: NDArray[np.int64], keys: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -238,21 +242,32 @@ def _sample_within(
 
 def _first_of_row(items: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Where a value stands for the first time in its row."""
+    first = np.ones(items.shape, dtype=bool)
+    ordered = np.sort(items, axis=1)
+    if not np.any(ordered[:, 1:] == ordered[:, :-1]):  # so it is with what was retrieved, and a sort costs little
+        return first
     order = np.argsort(items, axis=1, kind="stable")
     ordered = np.take_along_axis(items, order, 1)
-    first = np.ones(items.shape, dtype=bool)
     np.put_along_axis(first, order[:, 1:], ordered[:, 1:] != ordered[:, :-1], 1)
     return first
 
 
-def _front(
-    items: NDArray[np.int32], usable: NDArray[np.bool_], count: int, generator: np.random.Generator | None = None
+def _front(items: NDArray[np.int32], usable: NDArray[np.bool_], count: int) -> NDArray[np.int32]:
+    """The first ``count`` usable items of each row, -1 behind them."""
+    return _chosen(items, usable, np.argsort(~usable, axis=1, kind="stable")[:, :count])
+
+
+def _sampled(
+    items: NDArray[np.int32], usable: NDArray[np.bool_], count: int, generator: np.random.Generator
 ) -> NDArray[np.int32]:
-    """The first ``count`` usable items of each row (a uniform sample of them with a generator), -1 behind them."""
-    keys = (~usable).astype(np.float64)
-    if generator is not None:
-        keys += generator.random(items.shape)
-    order = np.argsort(keys, axis=1, kind="stable")[:, :count]
+    """A uniform sample of ``count`` usable items of each row in random order, -1 behind them."""
+    keys = generator.random(items.shape) + ~usable
+    least = np.argpartition(keys, min(count, keys.shape[1]) - 1, axis=1)[:, :count]
+    order = np.take_along_axis(least, np.argsort(np.take_along_axis(keys, least, 1), axis=1), 1)
+    return _chosen(items, usable, order)
+
+
+def _chosen(items: NDArray[np.int32], usable: NDArray[np.bool_], order: NDArray[np.int64]) -> NDArray[np.int32]:
     return np.where(np.take_along_axis(usable, order, 1), np.take_along_axis(items, order, 1), np.int32(-1))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 
@@ -22,6 +24,7 @@ class RankTowerConfig(BaseModel):
     """Shape of a RankTower model; the defaults are the reference shape of the benchmarks.
 
     Attributes:
+        name: tells the models of a configuration apart.
         num_user_heads: Hu, the user's sub-spaces.
         num_item_heads: Hi, the item's sub-spaces.
         width: D, the size of one sub-space embedding (the paper's k).
@@ -30,10 +33,14 @@ class RankTowerConfig(BaseModel):
         gate_reduction: r, by which the gate's hidden width is smaller than its input.
         activation: phi of the Gated Attention Unit.
         initial_tau: temperature before training.
+        dropout: after each hidden layer of the Multi-Head Gated Network's MLP.
+        zero_output: begin with ``W_o`` of zero in both branches, so that the cross-attention starts as the identity and
+            the model as MaxSim over the towers; the paper does not say how it begins, a random start is the default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    name: Literal["ranktower"] = "ranktower"
     num_user_heads: int = Field(default=4, ge=1, le=16)
     num_item_heads: int = Field(default=4, ge=1, le=16)
     width: int = Field(default=32, ge=8, le=256)
@@ -42,6 +49,8 @@ class RankTowerConfig(BaseModel):
     gate_reduction: int = Field(default=4, ge=1)
     activation: Activation = "silu"
     initial_tau: float = Field(default=0.25, gt=0, allow_inf_nan=False)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    zero_output: bool = False
 
 
 class Tower(nn.Module):
@@ -56,6 +65,7 @@ class Tower(nn.Module):
             width=config.width,
             hidden=config.hidden,
             gate_reduction=config.gate_reduction,
+            dropout=config.dropout,
         )
 
     def forward(self, features: SideFeatures) -> Tensor:
@@ -75,7 +85,13 @@ class RankTower(PreRanker):
         self.cross_attention = GatedCrossAttentionNetwork(
             config.width, config.attention_width, activation=config.activation
         )
+        if config.zero_output:
+            for branch in (self.cross_attention.user_branch, self.cross_attention.item_branch):
+                nn.init.zeros_(branch.output.weight)
         self.similarity = MaximumSimilarity(initial_tau=config.initial_tau)
+
+    def field_embeddings(self) -> tuple[FieldEmbedding, FieldEmbedding]:
+        return self.user_tower.embedding, self.item_tower.embedding
 
     def encode_users(self, features: SideFeatures) -> ProjectedRows:
         """Features of n users to ``E_u`` and the four projections, ``[n, Hu, D or A]``."""

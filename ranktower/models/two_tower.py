@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
@@ -17,16 +18,20 @@ class TwoTowerConfig(BaseModel):
     """Shape of a two-tower model.
 
     Attributes:
+        name: tells the models of a configuration apart.
         width: size of each side's vector.
         hidden: widths of the hidden layers of both towers.
         initial_tau: temperature of the cosine before training.
+        dropout: after each hidden layer.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    name: Literal["two_tower"] = "two_tower"
     width: int = Field(default=64, ge=1)
     hidden: tuple[PositiveInt, ...] = (128,)
     initial_tau: float = Field(default=0.1, gt=0, allow_inf_nan=False)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
 class VectorTower(nn.Module):
@@ -35,7 +40,7 @@ class VectorTower(nn.Module):
     def __init__(self, sizes: FieldSizes, config: TwoTowerConfig) -> None:
         super().__init__()
         self.embedding = FieldEmbedding(sizes)
-        self.network = MultiLayerPerceptron(sizes.output_width, config.hidden, config.width)
+        self.network = MultiLayerPerceptron(sizes.output_width, config.hidden, config.width, dropout=config.dropout)
 
     def forward(self, features: SideFeatures) -> Tensor:
         """Features of n rows to vectors ``[n, width]``."""
@@ -52,6 +57,9 @@ class TwoTower(PreRanker):
         self.user_tower = VectorTower(users, config)
         self.item_tower = VectorTower(items, config)
         self.log_tau = nn.Parameter(torch.tensor(math.log(config.initial_tau)))
+
+    def field_embeddings(self) -> tuple[FieldEmbedding, FieldEmbedding]:
+        return self.user_tower.embedding, self.item_tower.embedding
 
     def encode_users(self, features: SideFeatures) -> Rows:
         """Features of n users to unit vectors ``[n, width]``."""

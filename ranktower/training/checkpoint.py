@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ranktower.errors import ConfigError
 
-_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+_OPTIMIZER = "optimizer."
 
 
 @dataclass
@@ -23,7 +23,8 @@ class Progress:
     """Where a run stands, all but its tensors.
 
     Attributes:
-        config_digest, data_id: what the run trains on what; a checkpoint of another run is refused.
+        config_digest, data_id, teacher_id: what the run trains on what, and whose soft labels took the place of the
+            data's own (empty: nobody's); a checkpoint of another run is refused.
         epoch, batch: the next batch to train on.
         step: optimiser steps done.
         best_ndcg, best_step: best validation so far; ``stale`` counts the validations since. -1 as long as no user of
@@ -37,6 +38,7 @@ class Progress:
 
     config_digest: str
     data_id: str
+    teacher_id: str = ""
     epoch: int = 0
     batch: int = 0
     step: int = 0
@@ -51,19 +53,25 @@ class Progress:
 
 
 def save_checkpoint(
-    path: Path, model: nn.Module, best: dict[str, Tensor], optimizer: torch.optim.Adam, progress: Progress
+    path: Path, model: nn.Module, best: dict[str, Tensor], optimizer: torch.optim.Optimizer, progress: Progress
 ) -> None:
     """Write aside and rename: a kill in between leaves the last checkpoint whole."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
     for name, parameter in model.named_parameters():
-        for moment, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"adam.{moment}.{name}"] = value
+        for entry, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{_OPTIMIZER}{entry}.{name}"] = value
     save_tensors(path, tensors, asdict(progress))
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.Adam, *, config_digest: str, data_id: str
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    config_digest: str,
+    data_id: str,
+    teacher_id: str = "",
 ) -> tuple[Progress, dict[str, Tensor]]:
     """Put a checkpoint's state into ``model`` and ``optimizer``.
 
@@ -71,27 +79,23 @@ def load_checkpoint(
         The progress, and the best model's state so far.
 
     Raises:
-        ConfigError: the file is damaged, or of a run with another configuration or other data.
+        ConfigError: the file is damaged, or of a run with another configuration, other data or another teacher.
     """
     tensors, about = load_tensors(path)
     progress = Progress(**about)
-    for key, wanted in (("config_digest", config_digest), ("data_id", data_id)):
+    for key, wanted in (("config_digest", config_digest), ("data_id", data_id), ("teacher_id", teacher_id)):
         found = getattr(progress, key)
         if found != wanted:
             raise ConfigError(
-                f"{path}: the run was started with {key} {found[:12]}, not {wanted[:12]}; "
+                f"{path}: the run was started with {key} {found[:12] or 'none'}, not {wanted[:12] or 'none'}; "
                 "give another --out, or remove the folder to start anew"
             )
     model.load_state_dict(_part(tensors, "model."))
-    for name, parameter in model.named_parameters():
-        state: dict[str, Tensor] = {}
-        for moment in _MOMENTS:
-            value = tensors.get(f"adam.{moment}.{name}")
-            if value is not None:
-                # Adam keeps its step counter on the CPU, its moments beside the parameter.
-                state[moment] = value if moment == "step" else value.to(parameter.device)
-        if state:
-            optimizer.state[parameter] = state
+    parameters = dict(model.named_parameters())
+    for key, value in _part(tensors, _OPTIMIZER).items():
+        entry, name = key.split(".", 1)
+        parameter = parameters[name]
+        optimizer.state[parameter][entry] = value.to(parameter.device)
     return progress, _part(tensors, "best.")
 
 

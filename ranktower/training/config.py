@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from pathlib import Path
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ranktower.data.sampling import SamplingOptions
 from ranktower.errors import ConfigError
 from ranktower.losses import HybridOptions
-from ranktower.models import RankTowerConfig, TwoTowerConfig
+from ranktower.models import MODEL_NAMES, ModelConfig, RankTowerConfig, TwoTowerConfig
+from ranktower.training.config_file import ConfigFile
 
 Pool = Literal["full_corpus", "impressions"]
 POOLS: tuple[Pool, ...] = get_args(Pool)
@@ -32,6 +29,7 @@ class RetrievalConfig(_Section):
         batch_pairs: positives a step.
         num_negatives: items drawn uniformly a step, shared by its positives.
         learning_rate: of Adam.
+        history_dropout: as in ``TrainConfig``; without it a model that sees histories retrieves what is in them.
         num_retrieved: candidates kept a user, best first, before the sampler draws from them.
     """
 
@@ -40,6 +38,7 @@ class RetrievalConfig(_Section):
     batch_pairs: int = Field(default=1024, ge=1)
     num_negatives: int = Field(default=2048, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+    history_dropout: float = Field(default=0.0, ge=0, lt=1)
     num_retrieved: int = Field(default=100, ge=1)
 
 
@@ -61,59 +60,55 @@ class ValidationConfig(_Section):
     k: int = Field(default=100, ge=1)
 
 
-class TrainConfig(_Section):
+class OptimizerConfig(_Section):
+    """Which optimiser, and what it does beside the learning rate.
+
+    Attributes:
+        name: Adam, or FTRL-proximal for LR.
+        weight_decay: of Adam, decoupled from the gradient (Loshchilov and Hutter 2019).
+        interaction_rate: learning rate of what works on pairs, as a multiple of ``learning_rate``: all that is not of a
+            tower, such as RankTower's cross-attention and temperature.
+        l1, l2: of FTRL.
+    """
+
+    name: Literal["adam", "ftrl"] = "adam"
+    weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    interaction_rate: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    l1: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    l2: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _refuse_options_of_the_other(self) -> OptimizerConfig:
+        for key in {"adam": ("l1", "l2"), "ftrl": ("weight_decay",)}[self.name]:
+            if value := getattr(self, key):
+                raise ConfigError(f"optimizer.{key}: optimizer.name {self.name!r} has no such option, got {value}")
+        return self
+
+
+class TrainConfig(ConfigFile):
     """A whole training run; the defaults are the paper's protocol (METHOD §7).
 
     Attributes:
+        model: which model, by ``name``, and its shape; RankTower where no name is given.
         warm_start: begin with the field embeddings of the retrieval model, which saw the same training split; the
             paper begins with random ones.
+        history_dropout: share of each user's history that is hidden from a training step, drawn anew each time. A
+            history holds the very positives that the list asks for, and without it the model learns to read them off.
         checkpoint_every_steps: steps that a kill can cost at most.
     """
 
-    model: RankTowerConfig = RankTowerConfig()
+    tags: ClassVar[frozenset[str]] = MODEL_NAMES
+
+    model: ModelConfig = RankTowerConfig()
     loss: HybridOptions = HybridOptions()
     sampling: SamplingOptions = SamplingOptions()
     retrieval: RetrievalConfig = RetrievalConfig()
     validation: ValidationConfig = ValidationConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
     warm_start: bool = False
+    history_dropout: float = Field(default=0.0, ge=0, lt=1)
     seed: int = Field(default=0, ge=0, lt=2**63)
     learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
     batch_lists: int = Field(default=64, ge=1)
     max_epochs: int = Field(default=20, ge=1)
     checkpoint_every_steps: int = Field(default=100, ge=1)
-
-    @classmethod
-    def load(cls, path: Path) -> TrainConfig:
-        """Read a YAML file; keys left out keep their defaults.
-
-        Raises:
-            ConfigError: the file is missing or no YAML, or a key is unknown or its value wrong; names file, key, value.
-        """
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ConfigError(f"{path}: there is no such configuration file") from None
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
-        try:
-            return cls.model_validate({} if content is None else content)
-        except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']}, got {item['input']!r}"
-                for item in error.errors()
-            )
-            raise ConfigError(f"{path}: {problems}") from None
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from None
-
-    def dump(self, path: Path) -> None:
-        """Write every key with its value, the defaults too, aside and renamed."""
-        aside = path.with_name(f".{path.name}.part")
-        aside.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
-        aside.replace(path)
-
-    def digest(self) -> str:
-        """SHA-256 of the configuration: runs with the same digest on the same data give the same result."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()

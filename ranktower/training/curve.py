@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-LOSS_PARTS = ("distillation", "fine", "coarse")
+LOSS_PARTS = ("distillation", "fine", "coarse", "auxiliary")
 
 
 def plot_curve(losses: Sequence[dict[str, float]], validations: Sequence[dict[str, float]], path: Path) -> None:

@@ -1,9 +1,10 @@
-"""The training loop: hybrid loss, Adam, early stopping on validation NDCG, resumable after a kill."""
+"""The training loop: hybrid loss, early stopping on validation NDCG, resumable after a kill."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +19,14 @@ from ranktower.data.dataset import PreparedDataset
 from ranktower.data.sampling import FullStageSampler, ListBatch
 from ranktower.errors import ConfigError
 from ranktower.losses import hybrid_parts
-from ranktower.models import PreRanker, RankTower, TwoTower
+from ranktower.models import EncodedLists, PreRanker, TwoTower, build_model
 from ranktower.training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_tensors
 from ranktower.training.config import TrainConfig
 from ranktower.training.curve import LOSS_PARTS
 from ranktower.training.evaluation import EvaluationOptions, ModelScorer, evaluate
+from ranktower.training.optimizer import build_optimizer
 from ranktower.training.run import RunFolder
-from ranktower.training.tensors import field_sizes, side_features, take, to_device
+from ranktower.training.tensors import Thinned, field_sizes, history_bags, side_features, take, thin_bags, to_device
 
 
 @dataclass(frozen=True)
@@ -43,24 +45,29 @@ class DeviceFeatures:
     items: SideFeatures
 
 
-def score_lists(model: PreRanker, features: DeviceFeatures, batch: ListBatch) -> Tensor:
-    """Logits ``[B, L]`` of a batch of lists.
+def encode_lists(
+    model: PreRanker, features: DeviceFeatures, batch: ListBatch, *, thinned: Thinned = ()
+) -> EncodedLists:
+    """A batch of lists through the towers, each distinct item once.
 
-    A list's items repeat within a batch, so the item tower runs once a distinct item and its rows are looked up.
+    ``thinned`` names the user's bags of which entries are hidden, each with its probability.
     """
     device = features.users.codes.device
     items = np.where(batch.mask, batch.item_rows, batch.item_rows[0, 0])
     distinct, places = np.unique(items, return_inverse=True)
-    rows = model.encode_items(take(features.items, torch.from_numpy(distinct.astype(np.int64)).to(device)))
-    lists = tuple(_look_up(array, torch.from_numpy(places.reshape(items.shape)).to(device)) for array in rows)
-    users = model.encode_users(take(features.users, torch.from_numpy(batch.user_rows.astype(np.int64)).to(device)))
-    return model.score_pairs(users, lists)
-
-
-def _look_up(array: Tensor, places: Tensor) -> Tensor:
-    """``[n, ...]`` at ``places [B, L]`` to ``[B, L, ...]``; unlike indexing, its backward is deterministic."""
-    flat = torch.nn.functional.embedding(places, array.flatten(1))
-    return flat.reshape(*places.shape, *array.shape[1:])
+    item_features = take(features.items, torch.from_numpy(distinct.astype(np.int64)).to(device))
+    user_features = take(features.users, torch.from_numpy(batch.user_rows.astype(np.int64)).to(device))
+    user_features = thin_bags(user_features, thinned)
+    return EncodedLists(
+        users=model.encode_users(user_features),
+        items=model.encode_items(item_features),
+        user_features=user_features,
+        item_features=item_features,
+        places=torch.from_numpy(places.reshape(items.shape)).to(device),
+        labels=torch.from_numpy(batch.labels).to(device),
+        stage=torch.from_numpy(batch.stage.astype(np.int64)).to(device),
+        mask=torch.from_numpy(batch.mask).to(device),
+    )
 
 
 class Trainer:
@@ -79,13 +86,17 @@ class Trainer:
         retrieved: Retrieved | None,
         device: torch.device,
         progress_bar: bool = True,
+        on_validation: Callable[[Progress], None] | None = None,
     ) -> None:
         """``retrieved`` gives candidates where the data set has no logged ones, and the warm start.
+
+        ``on_validation`` is called after each validation with the progress so far; what it raises ends the run.
 
         Raises:
             ConfigError: the folder holds a checkpoint of another configuration or other data.
         """
         self.dataset, self.config, self.folder, self.show_bar = dataset, config, folder, progress_bar
+        self.on_validation = on_validation or (lambda progress: None)
         self.features = DeviceFeatures(
             to_device(side_features(dataset.users.features), device),
             to_device(side_features(dataset.items.features), device),
@@ -93,16 +104,13 @@ class Trainer:
         self.sampler = FullStageSampler(dataset, config.sampling, retrieved.candidates if retrieved else None)
         torch.manual_seed(config.seed)
         sizes = field_sizes(dataset.encoder.user), field_sizes(dataset.encoder.item)
-        self.model = RankTower(config.model, *sizes).to(device)
+        self.model = build_model(config.model, *sizes).to(device)
         if config.warm_start and retrieved:
-            for tower, learned in (
-                (self.model.user_tower, retrieved.model.user_tower),
-                (self.model.item_tower, retrieved.model.item_tower),
-            ):
-                tower.embedding.load_state_dict(learned.embedding.state_dict())
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
+            _warm_start(self.model, retrieved.model)
+        self.optimizer = build_optimizer(self.model, config.optimizer, learning_rate=config.learning_rate)
+        self.thinned = history_bags(dataset, config.history_dropout)
         self.best: dict[str, Tensor] = {}
-        self.progress = Progress(config_digest=config.digest(), data_id=dataset.data_id)
+        self.progress = Progress(config.digest(), dataset.data_id, dataset.teacher_id)
         self.started = time.monotonic()
         if folder.checkpoint.is_file():
             self.progress, self.best = load_checkpoint(
@@ -111,6 +119,7 @@ class Trainer:
                 self.optimizer,
                 config_digest=config.digest(),
                 data_id=dataset.data_id,
+                teacher_id=dataset.teacher_id,
             )
             self.started -= self.progress.seconds
 
@@ -150,31 +159,37 @@ class Trainer:
                 return
 
     def _step(self, batch: ListBatch, bar: tqdm[Any]) -> None:
-        device = self.features.users.codes.device
-        parts = hybrid_parts(
-            score_lists(self.model, self.features, batch),
-            torch.from_numpy(batch.labels).to(device),
-            mask=torch.from_numpy(batch.mask).to(device),
-            teacher_scores=torch.from_numpy(batch.teacher_scores).to(device),
-            stage=torch.from_numpy(batch.stage.astype(np.int64)).to(device),
-            options=self.config.loss,
-        )
-        self.optimizer.zero_grad(set_to_none=True)
-        parts.total.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
         progress = self.progress
         progress.step += 1
-        values = [1.0, *(getattr(parts, part).item() for part in LOSS_PARTS)]
+        # What a step draws (dropout, hidden history) depends on its number alone, so a resumed run draws the same.
+        torch.manual_seed(self.config.seed + (progress.step << 32))
+        lists = encode_lists(self.model, self.features, batch, thinned=self.thinned)
+        scores = self.model.score_pairs(lists.users, lists.item_lists())
+        parts = hybrid_parts(
+            scores,
+            lists.labels,
+            mask=lists.mask,
+            teacher_scores=torch.from_numpy(batch.teacher_scores).to(scores.device),
+            stage=lists.stage,
+            options=self.config.loss,
+        )
+        auxiliary = self.model.auxiliary_loss(lists, scores)
+        total = parts.total + auxiliary
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        values = [parts.distillation.item(), parts.fine.item(), parts.coarse.item(), auxiliary.item()]
         if not math.isfinite(sum(values)):
-            told = ", ".join(f"{part} {value}" for part, value in zip(LOSS_PARTS, values[1:], strict=True))
+            told = ", ".join(f"{part} {value}" for part, value in zip(LOSS_PARTS, values, strict=True))
             raise ConfigError(
                 f"the loss of step {progress.step} is not finite ({told}); "
                 f"learning_rate is {self.config.learning_rate}, a lower one may help"
             )
-        progress.pending = [a + b for a, b in zip(progress.pending or [0.0] * len(values), values, strict=True)]
+        sums = progress.pending or [0.0] * (1 + len(values))
+        progress.pending = [a + b for a, b in zip(sums, [1.0, *values], strict=True)]
         bar.update()
         if progress.step % 10 == 0:
-            bar.set_postfix_str(f"loss {parts.total.item():.2f}, best NDCG {max(progress.best_ndcg, 0):.4f}")
+            bar.set_postfix_str(f"loss {total.item():.2f}, best NDCG {max(progress.best_ndcg, 0):.4f}")
 
     def _validate(self, bar: tqdm[Any]) -> None:
         settings, progress = self.config.validation, self.progress
@@ -198,6 +213,7 @@ class Trainer:
             f"  step {progress.step}: validation NDCG@{settings.k} {result.ndcg:.4f}, "
             f"Recall@{settings.k} {result.recall:.4f} ({settings.pool}, {result.num_users} users)"
         )
+        self.on_validation(progress)
 
     def _keep(self) -> None:
         self.progress.best_step = self.progress.step
@@ -212,3 +228,12 @@ class Trainer:
             progress.pending = []
         progress.seconds = time.monotonic() - self.started
         save_checkpoint(self.folder.checkpoint, self.model, self.best, self.optimizer, progress)
+
+
+def _warm_start(model: PreRanker, retrieval: TwoTower) -> None:
+    """Take over the retrieval model's field embeddings."""
+    layers = model.field_embeddings()
+    if layers is None:
+        raise ConfigError(f"warm_start: a model of class {type(model).__name__} has no field embeddings")
+    for layer, learned in zip(layers, retrieval.field_embeddings(), strict=True):
+        layer.load_state_dict(learned.state_dict())

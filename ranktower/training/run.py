@@ -11,7 +11,7 @@ from typing import Any
 from ranktower.data.dataset import PreparedDataset
 from ranktower.data.encoder import FeatureEncoder
 from ranktower.errors import ConfigError
-from ranktower.models import RankTower, TwoTower
+from ranktower.models import PreRanker, RankTower, TwoTower, build_model
 from ranktower.training.checkpoint import load_tensors
 from ranktower.training.config import TrainConfig
 from ranktower.training.tensors import field_sizes
@@ -76,9 +76,21 @@ class TrainedRun:
     folder: RunFolder
     config: TrainConfig
     encoder: FeatureEncoder
-    model: RankTower
+    model: PreRanker
     run_id: str
     data_id: str
+
+    @property
+    def ranktower(self) -> RankTower:
+        """The model, where a release is made of it.
+
+        Raises:
+            ConfigError: the run trained another model, which no release can hold.
+        """
+        if not isinstance(self.model, RankTower):
+            name = self.config.model.name
+            raise ConfigError(f"{self.folder.path}: trained model.name {name!r}; a release holds 'ranktower' alone")
+        return self.model
 
     def retrieval_model(self) -> TwoTower:
         """The two-tower retrieval model of the run."""
@@ -103,7 +115,7 @@ def load_run(path: Path) -> TrainedRun:
         if not needed.is_file():
             raise ConfigError(f"{path}: no finished training run, {needed.name} is missing; run 'ranktower train'")
     config, encoder = TrainConfig.load(folder.config), FeatureEncoder.load(folder.features)
-    model = RankTower(config.model, field_sizes(encoder.user), field_sizes(encoder.item))
+    model = build_model(config.model, field_sizes(encoder.user), field_sizes(encoder.item))
     tensors, about = load_tensors(folder.model)
     model.load_state_dict(tensors)
     run_id = hashlib.sha256(folder.model.read_bytes()).hexdigest()[:12]

@@ -9,7 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ranktower.blocks import FieldSizes, SideFeatures
+from ranktower.data.dataset import PreparedDataset
 from ranktower.data.encoder import EncodedFeatures, SideEncoder
+
+# A side's bags, by place, of which entries are hidden in training, each with its probability.
+Thinned = tuple[tuple[int, float], ...]
 
 
 def field_sizes(encoder: SideEncoder) -> FieldSizes:
@@ -37,6 +41,29 @@ def take(features: SideFeatures, rows: Tensor) -> SideFeatures:
         tuple(values[rows] for values in features.bag_values),
         tuple(lengths[rows] for lengths in features.bag_lengths),
     )
+
+
+def history_bags(dataset: PreparedDataset, dropout: float) -> Thinned:
+    """The user's histories, by their places among the bags; none where ``dropout`` is 0."""
+    if not dropout:
+        return ()
+    bags = [field for field in dataset.encoder.user.fields if field.is_bag]
+    return tuple((place, dropout) for place, field in enumerate(bags) if field.kind == "history")
+
+
+def thin_bags(features: SideFeatures, thinned: Thinned) -> SideFeatures:
+    """The features with entries of the named bags left out at random, by torch's generator.
+
+    The entries that stay keep no order, which a mean-pooled bag does not have.
+    """
+    bags, counts = list(features.bag_values), list(features.bag_lengths)
+    for bag, dropout in thinned:
+        values = bags[bag]
+        valid = torch.arange(values.shape[1], device=values.device) < counts[bag].unsqueeze(1)
+        kept = valid & (torch.rand(values.shape, device=values.device) >= dropout)
+        order = torch.argsort(kept.to(torch.int8), dim=1, descending=True)
+        bags[bag], counts[bag] = torch.gather(values, 1, order), kept.sum(dim=1)
+    return SideFeatures(features.codes, tuple(bags), tuple(counts))
 
 
 def to_device(features: SideFeatures, device: torch.device) -> SideFeatures:

@@ -69,6 +69,11 @@ def test_feedback_alone_is_a_specification(tmp_path: Path) -> None:
             "user_features[0].max_length: Input should be a valid integer, got '9'",
         ),
         (
+            "feedback: {c: 1}\nuser_features: [{name: a, kind: categorical, of: impressions}]",
+            "only a history has it, the feature 'a' is categorical",
+        ),
+        ("feedback: {c: 1}\nuser_features: [{name: a, kind: history, of: clicks}]", "got 'clicks'"),
+        (
             "feedback: {c: 1}\nuser_features: [{name: a, kind: continuous}, {name: a, kind: categorical}]",
             "user_features: the feature 'a' is named twice",
         ),

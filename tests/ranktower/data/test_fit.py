@@ -158,3 +158,6 @@ def test_a_history_is_the_training_positives_most_recent_first() -> None:
     history = training_history(interactions, np.array(["a", "b", "c", "d", "e"], dtype=object), 4)
     assert list(history.values) == ["b", "a", "d", "e"]
     assert history.lengths.tolist() == [2, 0, 2, 0]
+    shown = training_history(interactions, np.array(["a", "b", "c", "d", "e"], dtype=object), 4, of="impressions")
+    assert list(shown.values) == ["b", "c", "a", "d", "e"]
+    assert shown.lengths.tolist() == [3, 0, 2, 0]

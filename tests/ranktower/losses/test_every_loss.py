@@ -13,11 +13,14 @@ from ranktower.losses import (
     ListLoss,
     am_rankmax_loss,
     approx_ndcg_loss,
+    contrastive_loss,
     distillation_loss,
     hybrid_loss,
+    neural_sort_loss,
     pairwise_logloss,
     rankmax_loss,
     ranknet_loss,
+    relaxed_recall_loss,
     softmax_loss,
     softsort_loss,
     weighted_logloss,
@@ -49,6 +52,11 @@ LOSSES: dict[str, ListLoss] = {
     "ranknet": ranknet_loss,
     "weighted_logloss": weighted_on_probabilities,
     "pairwise_logloss": pairwise_logloss,
+    "contrastive": contrastive_loss,
+    "neural_sort": neural_sort_loss,
+    "neural_sort, other temperature": partial(neural_sort_loss, temperature=0.3),
+    "relaxed_recall": relaxed_recall_loss,
+    "relaxed_recall, short": partial(relaxed_recall_loss, num_kept=3, num_relevant=2, temperature=0.3),
     "hybrid": hybrid_on_fixed_stages,
 }
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
@@ -151,7 +159,19 @@ def test_all_equal_labels_and_all_equal_scores(loss: ListLoss, level: float) -> 
     assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["rankmax", "am_rankmax", "softmax", "approx_ndcg", "ranknet", "pairwise_logloss"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rankmax",
+        "am_rankmax",
+        "softmax",
+        "approx_ndcg",
+        "ranknet",
+        "pairwise_logloss",
+        "contrastive",
+        "relaxed_recall",
+    ],
+)
 def test_no_positive_gives_zero_that_can_be_differentiated(name: str) -> None:
     value, gradient = value_and_gradient(
         LOSSES[name], torch.randn(3, 4), torch.zeros(3, 4), torch.ones(3, 4, dtype=torch.bool)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from types import ModuleType
 
 import numpy as np
@@ -105,3 +106,25 @@ def test_scores_and_gradients_stay_finite_at_extremes(
 def test_config_names_an_unknown_key() -> None:
     with pytest.raises(ValidationError, match="num_heads"):
         RankTowerConfig.model_validate({"num_heads": 4})
+
+
+def test_a_zero_output_begins_as_maximum_similarity_of_the_towers(
+    user_sizes: FieldSizes, item_sizes: FieldSizes, user_features: SideFeatures, item_features: SideFeatures
+) -> None:
+    model = RankTower(RankTowerConfig(zero_output=True), user_sizes, item_sizes).eval()
+    users, items = model.encode_users(user_features), model.encode_items(item_features)
+    lists = tuple(array.expand(6, *array.shape) for array in items)
+    expected = torch.zeros(6, 11)
+    for u, i in itertools.product(range(6), range(11)):
+        a, b = (torch.nn.functional.layer_norm(side.embedding[row], (32,)) for side, row in ((users, u), (items, i)))
+        expected[u, i] = torch.cosine_similarity(a[:, None], b[None], dim=-1).amax(dim=1).sum() / model.similarity.tau
+    torch.testing.assert_close(model.score_pairs(users, lists), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_dropout_is_drawn_in_training_alone(
+    user_sizes: FieldSizes, item_sizes: FieldSizes, user_features: SideFeatures
+) -> None:
+    model = RankTower(RankTowerConfig(dropout=0.5), user_sizes, item_sizes)
+    assert not torch.equal(model.encode_users(user_features)[0], model.encode_users(user_features)[0])
+    model.eval()
+    assert torch.equal(model.encode_users(user_features)[0], model.encode_users(user_features)[0])

@@ -9,20 +9,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from offline.train import run_training
 from ranktower.data.dataset import VALIDATION, PreparedDataset
-from ranktower.data.sampling import FullStageSampler, SamplingOptions
+from ranktower.data.sampling import FullStageSampler, ListBatch, SamplingOptions
 from ranktower.errors import ConfigError
-from ranktower.models import RankTower
-from ranktower.training.checkpoint import load_tensors
+from ranktower.models import PreRanker, RankTower
+from ranktower.training.checkpoint import Progress, load_tensors
 from ranktower.training.config import TrainConfig
 from ranktower.training.evaluation import EvaluationOptions, ModelScorer, evaluate, popularity_scorer
-from ranktower.training.loop import DeviceFeatures, Retrieved, Trainer, score_lists
+from ranktower.training.loop import DeviceFeatures, Retrieved, Trainer, encode_lists
 from ranktower.training.run import RunFolder, load_run, read_metrics
 from ranktower.training.tensors import field_sizes, side_features
 
 CPU = torch.device("cpu")
+
+
+def scores_of(model: PreRanker, features: DeviceFeatures, batch: ListBatch) -> NDArray[np.float32]:
+    lists = encode_lists(model, features, batch)
+    return model.score_pairs(lists.users, lists.item_lists()).numpy()
 
 
 def test_a_run_leaves_model_metrics_and_curve(trained_run: Path, small_config: TrainConfig) -> None:
@@ -55,7 +61,7 @@ def test_score_lists_equals_scoring_each_list_alone(simulated: PreparedDataset, 
     features = DeviceFeatures(side_features(simulated.users.features), side_features(simulated.items.features))
     batch = next(FullStageSampler(simulated, small_config.sampling, None).epoch(0, 8))
     with torch.no_grad():
-        together = score_lists(model, features, batch).numpy()
+        together = scores_of(model, features, batch)
     scorer = ModelScorer.encode(model, simulated)
     for index, user in enumerate(batch.user_rows):
         own = batch.mask[index]
@@ -72,9 +78,9 @@ def test_what_stands_in_padding_changes_nothing(simulated: PreparedDataset, smal
     padding = ~batch.mask
     assert padding.any()
     with torch.no_grad():
-        before = score_lists(model, features, batch).numpy()[batch.mask]
+        before = scores_of(model, features, batch)[batch.mask]
         batch.item_rows[padding] = -1
-        after = score_lists(model, features, batch).numpy()[batch.mask]
+        after = scores_of(model, features, batch)[batch.mask]
     np.testing.assert_array_equal(before, after)
 
 
@@ -197,3 +203,28 @@ def test_a_short_epoch_is_validated_once_at_its_end(
     per_epoch = trainer.sampler.num_batches(config.batch_lists)
     assert per_epoch < 15 < 3 * per_epoch
     assert [row["step"] for row in trainer.fit().validations] == [per_epoch, 2 * per_epoch, 3 * per_epoch]
+
+
+def test_a_stopped_run_with_dropout_draws_the_same_when_it_goes_on(
+    simulated: PreparedDataset, small_config: TrainConfig, tmp_path: Path
+) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stop(progress: Progress) -> None:
+        if progress.step > small_config.checkpoint_every_steps:
+            raise StoppedError
+
+    config = small_config.model_copy(update={"model": small_config.model.model_copy(update={"dropout": 0.4})})
+    for name, stopped in (("whole", False), ("stopped", True)):
+        folder = RunFolder(tmp_path / name)
+        folder.path.mkdir()
+        if stopped:
+            with pytest.raises(StoppedError):
+                Trainer(
+                    simulated, config, folder, retrieved=None, device=CPU, progress_bar=False, on_validation=stop
+                ).fit()
+        Trainer(simulated, config, folder, retrieved=None, device=CPU, progress_bar=False).fit()
+    whole, resumed = (load_tensors(RunFolder(tmp_path / name).model)[0] for name in ("whole", "stopped"))
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, resumed[name]), name

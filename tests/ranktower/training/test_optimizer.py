@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from ranktower.blocks import FieldSizes
+from ranktower.errors import ConfigError
+from ranktower.models import RankTower, RankTowerConfig
+from ranktower.training.config import OptimizerConfig, TrainConfig
+from ranktower.training.ftrl import FTRLProximal
+from ranktower.training.optimizer import build_optimizer
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    sizes = FieldSizes(single={"id": 9}, bags={})
+    return RankTower(RankTowerConfig(), sizes, sizes)
+
+
+def rates(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, float]:
+    """The learning rate of every parameter that is in a group, by name."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {names[id(p)]: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+
+
+@pytest.mark.parametrize("name", ["adam", "ftrl"])
+def test_what_works_on_pairs_has_its_own_rate(name: str, model: nn.Module) -> None:
+    config = OptimizerConfig.model_validate({"name": name, "interaction_rate": 0.25})
+    found = rates(build_optimizer(model, config, learning_rate=0.02), model)
+    assert set(found) == {key for key, _ in model.named_parameters()}
+    towers = {key for key in found if key.startswith(("user_tower.", "item_tower."))}
+    assert {found[key] for key in towers} == {0.02}
+    assert {found[key] for key in set(found) - towers} == {0.005}
+    assert {"similarity.log_tau", "cross_attention.user_branch.output.weight"} & towers == set()
+
+
+def test_adam_without_weight_decay_is_adam() -> None:
+    """A gradient of a lone 1 moves a weight by the learning rate, whatever the weight."""
+    weight = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        weight.weight.fill_(5.0)
+    optimizer = build_optimizer(weight, OptimizerConfig(), learning_rate=0.1)
+    weight.weight.grad = torch.ones(1, 1)
+    optimizer.step()
+    assert weight.weight.item() == pytest.approx(4.9)
+
+
+def test_weight_decay_shrinks_apart_from_the_gradient() -> None:
+    """Decoupled: w (1 - lr * decay), then Adam's step of the learning rate."""
+    weight = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        weight.weight.fill_(5.0)
+    optimizer = build_optimizer(weight, OptimizerConfig(weight_decay=0.5), learning_rate=0.1)
+    weight.weight.grad = torch.ones(1, 1)
+    optimizer.step()
+    assert weight.weight.item() == pytest.approx(5 * (1 - 0.1 * 0.5) - 0.1)
+
+
+def test_ftrl_gets_its_options(model: nn.Module) -> None:
+    optimizer = build_optimizer(model, OptimizerConfig(name="ftrl", l1=0.5, l2=2.0), learning_rate=0.01)
+    assert isinstance(optimizer, FTRLProximal)
+    assert {(group["lr"], group["l1"], group["l2"], group["beta"]) for group in optimizer.param_groups} == {
+        (0.01, 0.5, 2.0, 1.0)
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{name: ftrl, weight_decay: 0.1}", r"optimizer\.weight_decay: .* 'ftrl' has no such option, got 0\.1"),
+        ("{l1: 0.5}", r"optimizer\.l1: optimizer\.name 'adam' has no such option, got 0\.5"),
+        ("{name: adam, l2: 3}", r"optimizer\.l2: optimizer\.name 'adam' has no such option, got 3\.0"),
+        ("{name: sgd}", r"optimizer\.name: .*got 'sgd'"),
+    ],
+)
+def test_an_option_of_the_other_optimizer_is_refused(text: str, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(f"optimizer: {text}")
+    with pytest.raises(ConfigError, match=rf"config\.yaml: {expected}"):
+        TrainConfig.load(tmp_path / "config.yaml")

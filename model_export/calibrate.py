@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from model_export.calibration import ScoredList, build_ladder
-from model_export.export import read_description
+from model_export.export_folder import read_description
 from model_export.level_scorer import LevelScorer
 from model_export.parity import embedding_rows
 from ranktower.data.dataset import TRAIN, VALIDATION, Interactions, PreparedDataset
@@ -27,6 +27,7 @@ from ranktower.embedding_store.codec import RowDtype
 from ranktower.embedding_store.durable import write_file
 from ranktower.errors import ConfigError
 from ranktower.ladder import LADDER_FILE, Ladder, LadderLevel
+from ranktower.models import RankTower
 from ranktower.release import export_name
 from ranktower.training.evaluation import ModelScorer, encode_rows
 from ranktower.training.run import TrainedRun, load_run_and_data
@@ -92,11 +93,11 @@ def calibrate(run: TrainedRun, dataset: PreparedDataset, export: Path, options: 
     """Write ``ladder.json`` into the export, unless it is there of the very same inputs, and print what it says.
 
     Raises:
-        ConfigError: ``export`` is no export of this run.
+        ConfigError: ``export`` is no export of this run, or the run is of a model without a ladder.
         TooFewUsersError: validation has less than two users with a positive.
     """
     started = time.monotonic()
-    description = read_description(export)
+    model, description = run.ranktower, read_description(export)
     if description is None or description["run_id"] != run.run_id:
         raise ConfigError(f"{export}: no export of run {run.run_id}; run 'ranktower export'")
     graphs = {path.name: hash_file(path) for path in sorted(export.glob("*.onnx"))}
@@ -106,7 +107,7 @@ def calibrate(run: TrainedRun, dataset: PreparedDataset, export: Path, options: 
     told = "reused from"
     if levels is None:
         told = "written to"
-        lists = _score(run, dataset, export, draw_candidates(run, dataset, options))
+        lists = _score(model, dataset, export, draw_candidates(run, dataset, options))
         levels = build_ladder(lists, k=options.k, shares=options.shares)
         content = Ladder(of=of, levels=levels).model_dump_json(indent=2)
         write_file(export / LADDER_FILE, f"{content}\n".encode())
@@ -149,9 +150,8 @@ def draw_candidates(run: TrainedRun, dataset: PreparedDataset, options: Calibrat
     return drawn
 
 
-def _score(run: TrainedRun, dataset: PreparedDataset, export: Path, drawn: Sequence[Candidates]) -> list[ScoredList]:
+def _score(model: RankTower, dataset: PreparedDataset, export: Path, drawn: Sequence[Candidates]) -> list[ScoredList]:
     """Scores by the exported graphs, over rows as a release stores them."""
-    model = run.model
     users = np.array([one.user_row for one in drawn])
     items = np.unique(np.concatenate([one.item_rows for one in drawn]))
     (user_embedding,) = encode_rows(model, dataset.users.features.take(users), lambda rows: (model.user_tower(rows),))

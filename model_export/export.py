@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
+from model_export.export_folder import LEVEL_FILES, SCORER_FILES, write_description, written_aside
 from model_export.graphs import write_level, write_scorer, write_tower
 from model_export.parity import RealRows, check_parity
 from ranktower.data.encoder import FeatureEncoder
-from ranktower.embedding_store.codec import ROW_DTYPES, ROW_KINDS
-from ranktower.errors import ConfigError
-from ranktower.ladder import LADDER_FILE
 from ranktower.models import RankTower
-from ranktower.release import FEATURES, LEVEL_GRAPHS, SCORERS, TOWERS, export_name
+from ranktower.release import FEATURES, TOWERS
 from ranktower.training.tensors import field_sizes
-
-MODEL_FILE = "model.json"
-_SCORERS = {export_name(SCORERS[kind], dtype): (kind, dtype) for kind in ROW_KINDS for dtype in ROW_DTYPES}
-_LEVELS = {export_name(name, dtype): (level, dtype) for level, name in LEVEL_GRAPHS.items() for dtype in ROW_DTYPES}
-_FILES = (MODEL_FILE, FEATURES, *TOWERS.values(), *_SCORERS, *_LEVELS)
 
 
 def export_model(
@@ -44,14 +35,10 @@ def export_model(
         ParityError: a graph differs from torch; ``out`` is as it was before.
         ConfigError: ``out`` holds something that is no export.
     """
-    _refuse_foreign(out)
-    aside = out.with_name(f".{out.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        for name, (kind, dtype) in _SCORERS.items():
+    with written_aside(out) as aside:
+        for name, (kind, dtype) in SCORER_FILES.items():
             write_scorer(model, aside / name, kind=kind, dtype=dtype)
-        for name, (level, dtype) in _LEVELS.items():
+        for name, (level, dtype) in LEVEL_FILES.items():
             write_level(model, aside / name, level=level, dtype=dtype)
         for side, side_encoder in (("user", encoder.user), ("item", encoder.item)):
             sizes = field_sizes(side_encoder)
@@ -70,28 +57,5 @@ def export_model(
             "parity": parity,
             **origin,
         }
-        (aside / MODEL_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        if out.exists():
-            shutil.rmtree(out)
-        aside.rename(out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        write_description(aside, description)
     return parity
-
-
-def _refuse_foreign(out: Path) -> None:
-    """An export is replaced as a whole folder, so nothing else may lie in it."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out}: is not a folder; give another --out")
-    names = {path.name for path in out.iterdir() if path.suffix != ".part"} if out.is_dir() else set()
-    foreign = sorted(names - {*_FILES, LADDER_FILE})
-    if foreign:
-        raise ConfigError(f"{out}: holds {foreign[0]!r}, which is of no export; give another --out")
-
-
-def read_description(out: Path) -> dict[str, Any] | None:
-    """``model.json`` of a whole export, None where there is none."""
-    if not all((out / name).is_file() for name in _FILES):
-        return None
-    content: dict[str, Any] = json.loads((out / MODEL_FILE).read_text(encoding="utf-8"))
-    return content

@@ -26,11 +26,11 @@ TRACED_ROWS = 3
 class TowerGraph(nn.Module):
     """One side from encoded features to the arrays of its row: a user's embedding, an item's projections as well."""
 
-    def __init__(self, model: RankTower, side: str, num_bags: int) -> None:
+    def __init__(self, model: RankTower, side: str) -> None:
         super().__init__()
         self.tower = model.user_tower if side == "user" else model.item_tower
         self.cross_attention = model.cross_attention
-        self.side, self.num_bags = side, num_bags
+        self.side = side
 
     def forward(self, codes: Tensor, *bags: Tensor) -> tuple[Tensor, ...]:
         """``codes [n, F]`` and, a bag field, values ``[n, T]`` and length ``[n]`` to the row's arrays ``[n, H, *]``."""
@@ -56,13 +56,21 @@ def tower_outputs(side: str) -> list[str]:
 
 
 def write_tower(model: RankTower, side: str, sizes: FieldSizes, path: Path, *, bag_slots: Mapping[str, int]) -> None:
-    """Write one tower: inputs ``codes`` and ``<bag>_values``, ``<bag>_length``; outputs ``<side>_<array>``.
+    """Write one tower of RankTower, with the outputs ``<side>_<array>``; the rest as ``trace_tower``."""
+    trace_tower(TowerGraph(model, side), sizes, path, bag_slots=bag_slots, outputs=tower_outputs(side))
+
+
+def trace_tower(
+    graph: nn.Module, sizes: FieldSizes, path: Path, *, bag_slots: Mapping[str, int], outputs: Sequence[str]
+) -> None:
+    """Write one side's graph from features to rows: inputs ``codes`` and ``<bag>_values``, ``<bag>_length``.
 
     Args:
-        side: "user" or "item".
+        graph: takes them in this order, with as many outputs as have a name.
         sizes: the side's fields.
         path: file to write.
         bag_slots: T of every multi-valued field, fixed in the graph.
+        outputs: names of what it gives.
     """
     inputs = [torch.zeros(TRACED_ROWS, len(sizes.single), dtype=torch.int64)]
     names = ["codes"]
@@ -72,10 +80,10 @@ def write_tower(model: RankTower, side: str, sizes: FieldSizes, path: Path, *, b
         names += [f"{name}_values", f"{name}_length"]
     rows = torch.export.Dim("rows")
     proto = trace(
-        TowerGraph(model, side, len(sizes.bags)),
+        graph,
         tuple(inputs),
         input_names=names,
-        output_names=tower_outputs(side),
+        output_names=outputs,
         dynamic_shapes=_tower_shapes([{0: rows}] * len(inputs)),
     )
     path.write_bytes(proto.SerializeToString(deterministic=True))

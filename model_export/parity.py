@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model_export.graphs import TowerGraph, tower_outputs
+from model_export.graphs import tower_outputs
 from ranktower.blocks import ProjectedRows, SideFeatures
 from ranktower.blocks.maximum_similarity import unit_length
-from ranktower.embedding_store.codec import ARRAYS, ROW_DTYPES, ROW_KINDS, TAG_SIZE, RowDtype, RowKind, RowLayout
+from ranktower.embedding_store.codec import ARRAYS, ROW_DTYPES, ROW_KINDS, TAG_SIZE, RowDtype, RowKind, RowLayout, Side
 from ranktower.errors import DataError, RankTowerError
 from ranktower.models import RankTower
 from ranktower.onnx_runtime import onnxruntime
-from ranktower.release import LEVEL_GRAPHS, SCORERS, LevelGraph, export_name
+from ranktower.release import LEVEL_GRAPHS, SCORERS, TOWERS, LevelGraph, export_name
 
 # Candidate counts the scorer is checked at, the least and the most of a request among them.
 CANDIDATE_COUNTS = (1, 2, 17, 1_000, 10_000)
@@ -65,20 +65,16 @@ def check_parity(model: RankTower, folder: Path, real: RealRows) -> dict[str, fl
     with torch.no_grad():
         users, items = tuple(model.encode_users(real.users)), tuple(model.encode_items(real.items))
         differences = {
-            "scorer_random": _worst(_random_difference(model, scorer) for scorer in scorers),
-            "scorer_real": _worst(_real_difference(scorer, users[0], items[0]) for scorer in scorers),
-            "scorer_zero": _worst(_zero_difference(model, scorer) for scorer in scorers),
-            "explanation": _worst(scorer.explanation_difference(*_random_rows(model, 100)) for scorer in scorers),
+            "scorer_random": worst(_random_difference(model, scorer) for scorer in scorers),
+            "scorer_real": worst(_real_difference(scorer, users[0], items[0]) for scorer in scorers),
+            "scorer_zero": worst(_zero_difference(model, scorer) for scorer in scorers),
+            "explanation": worst(scorer.explanation_difference(*_random_rows(model, 100)) for scorer in scorers),
             "maxsim": _level_difference(model, folder, "maxsim"),
             "pooled": _level_difference(model, folder, "pooled"),
-            "user_tower": _tower_difference(folder / "user_tower.onnx", model, "user", real.users, users[:1]),
-            "item_tower": _tower_difference(folder / "item_tower.onnx", model, "item", real.items, items),
+            "user_tower": _tower_difference(folder, "user", real.users, users[:1]),
+            "item_tower": _tower_difference(folder, "item", real.items, items),
         }
-    for check, difference in differences.items():
-        if not difference <= TOLERANCE:
-            raise ParityError(
-                f"parity check {check!r} failed: torch and ONNX differ by {difference:.3g} > {TOLERANCE:g}"
-            )
+    refuse_differences(differences)
     return differences
 
 
@@ -121,7 +117,7 @@ class ScorerCheck:
         given = dict(zip(expected, self._session.run(list(expected), feed), strict=True))
         for side in (expected, given):
             side["contributions"] = side["contributions"] * self._model.similarity.tau.item()
-        return _worst(float(np.max(np.abs(given[name] - expected[name].numpy()))) for name in expected)
+        return worst(float(np.max(np.abs(given[name] - expected[name].numpy()))) for name in expected)
 
     def _stored(
         self, user: Tensor, items: Tensor
@@ -182,12 +178,12 @@ def _level_difference(model: RankTower, folder: Path, level: LevelGraph) -> floa
             stored = (side.to(getattr(torch, dtype)).float() for side in (one, items))
             expected = level_scores(model, level, *stored).numpy()
             differences.append(float(np.max(np.abs(session.run(["scores"], feed)[0] - expected))))
-    return _worst(differences) * model.similarity.tau.item()
+    return worst(differences) * model.similarity.tau.item()
 
 
 def _random_difference(model: RankTower, scorer: ScorerCheck) -> float:
     user, items = _random_rows(model, max(CANDIDATE_COUNTS))
-    return _worst(scorer.difference(user, items[:count]) for count in CANDIDATE_COUNTS)
+    return worst(scorer.difference(user, items[:count]) for count in CANDIDATE_COUNTS)
 
 
 def _random_rows(model: RankTower, num_items: int) -> tuple[Tensor, Tensor]:
@@ -200,7 +196,7 @@ def _random_rows(model: RankTower, num_items: int) -> tuple[Tensor, Tensor]:
 
 def _real_difference(scorer: ScorerCheck, users: Tensor, items: Tensor) -> float:
     try:
-        return _worst(scorer.difference(users[row : row + 1], items) for row in range(len(users)))
+        return worst(scorer.difference(users[row : row + 1], items) for row in range(len(users)))
     except DataError:
         # Too large for float16. That is no fault of the graph; precompute refuses such rows and names the value.
         return 0.0
@@ -212,22 +208,32 @@ def _zero_difference(model: RankTower, scorer: ScorerCheck) -> float:
     return scorer.difference(users, torch.zeros(4, config.num_item_heads, config.width))
 
 
-def _tower_difference(
-    path: Path, model: RankTower, side: str, features: SideFeatures, expected: Sequence[Tensor]
-) -> float:
+def _tower_difference(folder: Path, side: Side, features: SideFeatures, expected: Sequence[Tensor]) -> float:
+    pairs = zip(run_tower(folder / TOWERS[side], features, tower_outputs(side)), expected, strict=True)
+    return worst(float(np.max(np.abs(output - array.numpy()))) for output, array in pairs)
+
+
+def run_tower(path: Path, features: SideFeatures, outputs: Sequence[str]) -> Arrays:
+    """What a tower's graph gives under ``outputs``."""
     session = open_session(path)
     tensors = [features.codes]
     for values, lengths in zip(features.bag_values, features.bag_lengths, strict=True):
         tensors += [values, lengths]
     # The exporter keeps the order of the inputs; a graph with other inputs fails here.
     feed = {put.name: tensor.numpy() for put, tensor in zip(session.get_inputs(), tensors, strict=True)}
-    with torch.no_grad():
-        wrapped = TowerGraph(model, side, len(features.bag_values))(*tensors)
-    outputs = session.run(tower_outputs(side), feed)
-    pairs = zip((*outputs, *outputs), (*(a.numpy() for a in wrapped), *(a.numpy() for a in expected)), strict=True)
-    return _worst(float(np.max(np.abs(output - array))) for output, array in pairs)
+    arrays: Arrays = session.run(list(outputs), feed)
+    return arrays
 
 
-def _worst(differences: Iterable[float]) -> float:
+def refuse_differences(differences: Mapping[str, float]) -> None:
+    """ParityError for the first check whose difference is above the tolerance or not a number."""
+    for check, difference in differences.items():
+        if not difference <= TOLERANCE:
+            raise ParityError(
+                f"parity check {check!r} failed: torch and ONNX differ by {difference:.3g} > {TOLERANCE:g}"
+            )
+
+
+def worst(differences: Iterable[float]) -> float:
     """The greatest of them, NaN if one is NaN: Python's ``max`` would pass over it."""
     return float(np.max(list(differences)))

@@ -60,7 +60,7 @@ def compare(
     scorers: dict[str, Scorer] = {
         "popularity": popularity_scorer(dataset),
         "two-tower": ModelScorer.encode(run.retrieval_model(), dataset),
-        "ranktower": ModelScorer.encode(run.model, dataset),
+        run.config.model.name: ModelScorer.encode(run.model, dataset),
     }
     rows = []
     for pool in POOLS:

@@ -46,14 +46,15 @@ def read_export(folder: Path) -> ExportedModel:
     """Read an export's description.
 
     Raises:
-        ConfigError: a file of the export is missing, or its description is not one.
+        ConfigError: a file of the export is missing, its description is not one, or it is of another model.
     """
     graphs = [export_name(name, dtype) for name in _OF_A_DTYPE for dtype in ROW_DTYPES]
-    for name in (DESCRIPTION, *_EVERY_DTYPE, *graphs):
-        if not (folder / name).is_file():
-            raise ConfigError(f"{folder}: no export, {name} is missing; run 'ranktower export'")
+    _refuse_missing(folder, DESCRIPTION)
     try:
         content = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        if "name" in content:
+            raise ConfigError(f"{folder}: of model.name {content['name']!r}; a release holds 'ranktower' alone")
+        _refuse_missing(folder, *_EVERY_DTYPE, *graphs)
         return ExportedModel(
             folder=folder,
             shape=Shape.model_validate(content["shape"]),
@@ -66,6 +67,12 @@ def read_export(folder: Path) -> ExportedModel:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder / DESCRIPTION}: not the description of an export ({error!r})") from None
+
+
+def _refuse_missing(folder: Path, *names: str) -> None:
+    for name in names:
+        if not (folder / name).is_file():
+            raise ConfigError(f"{folder}: no export, {name} is missing; run 'ranktower export'")
 
 
 def _read_ladder(folder: Path, run_id: str) -> tuple[LadderLevel, ...]:

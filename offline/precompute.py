@@ -161,7 +161,7 @@ def _make(staging: Path, draft: Manifest, inputs: Inputs, *, batch_rows: int, ma
     _write_index(staging, items, draft.layout("item"), batch_rows=batch_rows)
     users = LocalTable(staging / TABLES["user"], draft.layout("user"))
     write_fallback_user(staging, draft.layout("user"), fallback_user(users))
-    difference = write_golden(staging, draft, inputs.run.model, inputs.dataset)
+    difference = write_golden(staging, draft, inputs.run.ranktower, inputs.dataset)
     metrics: dict[str, Any] = {}
     if max_users:
         metrics = measure_quality(staging, draft, run=inputs.run, dataset=inputs.dataset, max_users=max_users)

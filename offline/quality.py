@@ -43,7 +43,7 @@ def measure_quality(
         dataset: what the tables were computed from.
         max_users: test users to evaluate.
     """
-    exact, stored = ModelScorer.encode(run.model, dataset), _stored_scorer(run.model, folder, manifest, dataset)
+    exact, stored = ModelScorer.encode(run.ranktower, dataset), _stored_scorer(run.ranktower, folder, manifest, dataset)
     options = EvaluationOptions(max_users=max_users)
     metrics: dict[str, Any] = {}
     for pool in POOLS:
@@ -58,8 +58,8 @@ def measure_quality(
     raw = read_fallback_user(folder, manifest)
     if raw is None:
         raise ReleaseError(f"{folder}: no fallback user")
-    unknown = stored_rows(run.model, "user", manifest.layout("user"), raw)
-    fallback = ModelScorer(run.model, lambda _: unknown, exact.items)
+    unknown = stored_rows(run.ranktower, "user", manifest.layout("user"), raw)
+    fallback = ModelScorer(run.ranktower, lambda _: unknown, exact.items)
     metrics["fallback_user"] = evaluate(fallback, dataset, options, progress=True).summary()
     metrics["retrieval"] = _retrieval_overlap(folder, manifest, stored, dataset)
     return metrics

@@ -1,0 +1,184 @@
+"""The page of all experiments, generated from the result files alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from offline.experiment import plots, sections
+from offline.experiment.page_parts import DASH, markdown, table_results
+from offline.experiment.protocol import Protocol
+from offline.experiment.results import ResultFolder, Results, read_json
+from ranktower.training.config import POOLS
+
+_INTRO = """\
+# Experiments
+
+The paper's tables on real data, and more. Every figure on this page comes from the result files in
+`docs/experiments/results`; `ranktower experiment --page` writes the page from them. A dash stands for what has not been
+run. Everything that decides over a result (filters, settings, search spaces, trials, seeds) is a line of
+`offline/experiment/protocol.yaml`.
+
+<!-- not run: it takes hours -->
+```text
+make experiments
+```
+
+A model is measured in two pools, never in one table: in the **full corpus** it ranks all items but those the user met
+in training and validation, which is what a pre-ranker does; among **impressions** it ranks the user's own test
+impressions. The paper does not say which pool its figures are of, nor are its data these, so its figures are there for
+order and margins. ± is the standard deviation over seeds.
+"""
+
+
+def write_page(protocol: Protocol, root: Path) -> Path:
+    """Write ``index.md`` and the plots beside the folder of results; returns the page."""
+    path = root.parent / "index.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.part")
+    aside.write_text(page(protocol, root, plots_to=root.parent), encoding="utf-8")
+    aside.replace(path)
+    return path
+
+
+def page(protocol: Protocol, root: Path, *, plots_to: Path) -> str:
+    """The page as Markdown; its plots are drawn into ``plots_to``."""
+    folders = [ResultFolder(path) for path in sorted(root.iterdir())] if root.is_dir() else []
+    parts = [_DatasetPage(protocol, Results(folder), plots_to).text() for folder in folders if folder.dataset.is_file()]
+    return "\n".join([_INTRO, *(parts or ["Nothing has been run yet.\n"])])
+
+
+class _DatasetPage:
+    """The part of the page that is about one data set."""
+
+    def __init__(self, protocol: Protocol, results: Results, plots_to: Path) -> None:
+        self.protocol, self.results, self.plots_to = protocol, results, plots_to
+        self.about = results.dataset
+        self.name, self.k = results.folder.path.name, results.dataset["k"]
+        tuned = results.folder.tuned()
+        self.rows = {
+            name: table_results(protocol, table, results, tuned)
+            for name, table in (protocol.tables | protocol.extras).items()
+        }
+        path = results.folder.cost
+        self.cost: dict[str, Any] | None = read_json(path) if path.is_file() else None
+
+    def text(self) -> str:
+        """All sections, each with a heading."""
+        blocks = [f"## {self.about['title']}", self._data()]
+        for name in self.protocol.tables:
+            blocks += self._table(name)
+        if "1" in self.rows:
+            blocks += [*self._expense(), *self._consistency(), *self._calibration()]
+        blocks += [*self._shapes(), *self._learning_curve(), *self._tuning(), self._circumstances()]
+        return "\n\n".join(blocks) + "\n"
+
+    def _data(self) -> str:
+        counts, options, popularity = (self.about[name] for name in ("counts", "options", "popularity"))
+        popular = ", ".join(
+            f"{popularity[pool]['recall']:.4f} / {popularity[pool]['ndcg']:.4f} ({pool.replace('_', ' ')})"
+            for pool in POOLS
+        )
+        text = (
+            f"{counts['active_users']:,} users with at least {options['min_impressions']} impressions and "
+            f"{options['min_positives']} positives, {counts['items']:,} items; {counts['train']:,} impressions to "
+            f"train on, {counts['validation']:,} to validate and {counts['test']:,} to test. "
+            f"{popularity['full_corpus']['num_users']:,} users are tested. Popularity alone has Recall@{self.k} / "
+            f"NDCG@{self.k} {popular}."
+        )
+        if self.about["teacher"] is None:
+            return text
+        told = sections.teacher(self.about["teacher"])
+        return f"{text}\n\nThe teacher on test impressions and, out of fold, on those of training:\n\n{told}"
+
+    def _table(self, name: str) -> list[str]:
+        table, rows = self.protocol.tables[name], self.rows[name]
+        blocks = []
+        for pool in POOLS:
+            blocks += [
+                f"### Table {name}: {table.title.lower()}, {pool.replace('_', ' ')}",
+                sections.quality(rows, pool=pool, dataset=self.name, k=self.k),
+            ]
+        if table.reference is not None:
+            blocks += [
+                f"Paired over users, NDCG@{self.k} in the full corpus, a mean over seeds:",
+                sections.significance(rows, reference=table.reference, dataset=self.name),
+            ]
+        return blocks
+
+    def _expense(self) -> list[str]:
+        blocks = ["### Training and serving"]
+        if self.cost is not None:
+            reference = self.protocol.models[self.cost["reference"]].title
+            blocks.append(
+                f"Serving is one user against {self.cost['num_candidates']:,} candidates: the exported scorer on one "
+                f"thread of ONNX Runtime, the median of {self.cost['num_runs']} runs, all models in one process in "
+                f"turn; the reference of the ratio is {reference}. Training is on one thread, validations included."
+            )
+        return [*blocks, sections.expense(self.rows["1"], self.cost)]
+
+    def _consistency(self) -> list[str]:
+        options = self.protocol.test.consistency
+        return [
+            "### Consistency with the teacher",
+            f"Of {options.num_users:,} test users the best {options.num_candidates:,} items that the retrieval model "
+            "found, as the model and as the teacher order them: the part of their first 10 and 100 that they share, "
+            "and the part of the teacher's first 10 that stands in the model's first 100.",
+            sections.consistency(self.rows["1"]),
+        ]
+
+    def _calibration(self) -> list[str]:
+        options = self.protocol.test.calibration
+        picture = self._picture("calibration", plots.draw_calibration(self.rows["1"], self._plot("calibration")))
+        return [
+            "### Calibration",
+            f"Probability of feedback on test impressions of up to {options.num_users:,} users, in {options.num_bins} "
+            "bins of equal size: the expected calibration error of sigmoid(score), and after a Platt scaling fitted on "
+            "validation. A ranking loss promises an order, no probabilities.",
+            sections.calibration(self.rows["1"]),
+            *picture,
+        ]
+
+    def _shapes(self) -> list[str]:
+        shapes = self.rows.get("heads", [])
+        drawn = plots.draw_quality_by_cost(self.rows.get("1", []), shapes, self.cost, self._plot("quality-by-cost"))
+        table = [sections.shapes(shapes, self.cost, k=self.k)] if shapes else []
+        return ["### Quality against cost", *table, *self._picture("quality-by-cost", drawn)]
+
+    def _learning_curve(self) -> list[str]:
+        rows = self.rows.get("learning_curve", [])
+        if not rows:
+            return []
+        drawn = plots.draw_learning_curve(rows, self._plot("learning-curve"))
+        return [
+            "### Amount of data",
+            f"All are tested on the same users, {100 * min(of.train_users for of in rows):g} % of them.",
+            sections.learning_curve(rows, k=self.k),
+            *self._picture("learning-curve", drawn),
+        ]
+
+    def _tuning(self) -> list[str]:
+        options = self.protocol.tuning
+        titles = {name: model.title for name, model in self.protocol.models.items()}
+        return [
+            "### Tuning",
+            f"{options.num_trials} trials a model on {options.num_users:,} users (Optuna, TPE, median pruning); the "
+            f"first trial is the base. NDCG@{self.k} on validation.",
+            sections.tuning(self.results.folder, titles),
+        ]
+
+    def _circumstances(self) -> str:
+        """When, where and with which commands the shown results were made."""
+        shown = [result for rows in self.rows.values() for of in rows for result in of.by_seed.values()]
+        shown += [self.cost] if self.cost else []
+        made = sorted({(of["date"], of["machine"]["cpu"], of["machine"]["num_cores"], of["command"]) for of in shown})
+        lines = [[date, f"{cores} cores of {cpu}", f"`{command}`"] for date, cpu, cores, command in made]
+        versions = sorted({f"{name} {of}" for result in shown for name, of in result["versions"].items()})
+        told = f"Versions: {', '.join(versions) or DASH}."
+        return f"### How it was run\n\n{markdown(['date', 'machine', 'command'], lines)}\n\n{told}"
+
+    def _plot(self, name: str) -> Path:
+        return self.plots_to / f"{self.name}-{name}.svg"
+
+    def _picture(self, name: str, drawn: bool) -> list[str]:
+        return [f"![{name.replace('-', ' ')}]({self._plot(name).name})"] if drawn else []

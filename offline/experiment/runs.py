@@ -1,0 +1,131 @@
+"""One run from its plan to its result file: train, evaluate, compare with the teacher, look at the probabilities."""
+
+from __future__ import annotations
+
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from offline.experiment.calibration import calibration
+from offline.experiment.consistency import consistency, teacher_lists
+from offline.experiment.plan import PlannedRun
+from offline.experiment.results import ResultFolder, Results, circumstances, pack, write_json
+from offline.experiment.workspace import Workspace, identity_of, link_candidates, share_of_users
+from offline.train import choose_device, run_training
+from ranktower.data.dataset import PreparedDataset
+from ranktower.data.sampling import FullStageSampler
+from ranktower.file_lock import file_lock
+from ranktower.training.config import POOLS, TrainConfig
+from ranktower.training.evaluation import EvaluationOptions, ModelScorer, evaluate
+from ranktower.training.run import RunFolder, load_run, read_metrics
+
+# In the run's folder: what training says, which several runs at once would only mingle.
+LOG = "train.log"
+
+
+@dataclass(frozen=True)
+class RunTask:
+    """What a worker process is told.
+
+    Attributes:
+        run: the plan.
+        workspace: where the data lie, and the run's folder goes.
+        results: where the result goes.
+        device: as of ``--device``.
+        command: kept in the result.
+    """
+
+    run: PlannedRun
+    workspace: Workspace
+    results: ResultFolder
+    device: str
+    command: str
+
+
+def execute(task: RunTask) -> Path:
+    """Do the run, or go on with it where it was stopped; returns its result file.
+
+    Several processes may be asked for the same run: the others wait, and find it done.
+    """
+    dataset = task.workspace.load()
+    identity = identity_of(dataset)
+    path = task.results.run(task.run, identity)
+    folder = RunFolder(task.workspace.path / "runs" / path.stem)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with file_lock(folder.path / ".lock"):
+        if Results(task.results).find(task.run) is None:
+            _forget_another(folder, task.run.config)
+            trained_on = share_of_users(dataset, task.run.train_users)
+            with (folder.path / LOG).open("a", encoding="utf-8") as log, redirect_stdout(log):
+                _train(task, trained_on, folder)
+            write_json(
+                path,
+                {
+                    "key": task.run.key(identity),
+                    "name": task.run.name,
+                    "title": task.run.title,
+                    "data_id": identity.data_id,
+                    "teacher_id": identity.teacher_id,
+                    "seed": task.run.config.seed,
+                    "train_users": task.run.train_users,
+                    "test_users": task.run.test_users,
+                    "config": task.run.config.model_dump(mode="json"),
+                    "test": task.run.test.model_dump(mode="json"),
+                    **circumstances(task.command),
+                    "training": _training(folder, trained_on, task.run.config),
+                    **measure(task, folder, share_of_users(dataset, task.run.test_users)),
+                },
+            )
+    return path
+
+
+def _train(task: RunTask, dataset: PreparedDataset, folder: RunFolder) -> None:
+    device = choose_device(task.device)
+    link_candidates(task.workspace, dataset, task.run.config, folder, device)
+    run_training(dataset, task.run.config, folder, device=device, show_bar=False)
+
+
+def measure(task: RunTask, folder: RunFolder, dataset: PreparedDataset) -> dict[str, Any]:
+    """Everything a result says about the trained model in ``folder``."""
+    test = task.run.test
+    model = load_run(folder.path).model.to(choose_device(task.device))
+    scorer = ModelScorer.encode(model, dataset)
+    metrics: dict[str, Any] = {}
+    per_user: dict[str, Any] = {}
+    for pool in POOLS:
+        options = EvaluationOptions(pool=pool, k=test.k, max_users=test.max_users, seed=test.seed)
+        result = evaluate(scorer, dataset, options)
+        metrics[pool] = result.summary()
+        per_user[pool] = {"ndcg": pack(result.ndcgs), "recall": pack(result.recalls)}
+    agreement = None
+    if task.workspace.teacher is not None:
+        lists = teacher_lists(dataset, task.workspace.teacher, folder.candidates, test.consistency)
+        agreement = consistency(scorer, lists)
+    return {
+        "metrics": metrics,
+        "per_user": per_user["full_corpus"],
+        "consistency": agreement,
+        "calibration": calibration(scorer, dataset, test.calibration),
+    }
+
+
+def _training(folder: RunFolder, dataset: PreparedDataset, config: TrainConfig) -> dict[str, Any]:
+    """What training took. Pairs a second count the real items of the lists, and the time of the validations too."""
+    metrics = read_metrics(folder)
+    candidates = np.load(folder.candidates, allow_pickle=False)
+    lists = FullStageSampler(dataset, config.sampling, candidates).epoch(0, config.batch_lists)
+    pairs_a_step = float(np.mean([batch.mask.sum() for batch in lists]))
+    kept = ("seconds", "steps", "best_step", "device", "num_parameters", "validations")
+    pairs_per_s = round(pairs_a_step * metrics["steps"] / max(metrics["seconds"], 0.1))
+    return {**{name: metrics[name] for name in kept}, "pairs_per_s": pairs_per_s}
+
+
+def _forget_another(folder: RunFolder, config: TrainConfig) -> None:
+    """A half-done run whose configuration has got another default since cannot be gone on with."""
+    if folder.config.is_file() and TrainConfig.load(folder.config).digest() != config.digest():
+        for path in folder.path.iterdir():
+            if path.name != ".lock":
+                path.unlink()

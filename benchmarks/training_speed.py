@@ -1,8 +1,9 @@
 """How many (user, item) pairs a second RankTower trains on at the reference shape, and where the time goes.
 
-Run: ``python benchmarks/training_speed.py`` after a demo. The step is the trainer's, cut where its parts meet, so that
-each part's backward pass is timed with it. Turns on one and on two threads alternate. Time is the wall clock's and, for
-one thread, the processor's own too, which other work on the machine lengthens less.
+Run: ``python benchmarks/training_speed.py`` after a demo, or with ``--data`` and ``--run`` of an experiment, whose
+users have histories. The configuration is the run's. The step is the trainer's, cut where its parts meet, so that each
+part's backward pass is timed with it. Turns on one and on two threads alternate. Time is the wall clock's and, for one
+thread, the processor's own too, which other work on the machine lengthens less.
 """
 
 from __future__ import annotations
@@ -26,11 +27,10 @@ from torch import Tensor
 from ranktower.data.dataset import PreparedDataset
 from ranktower.data.sampling import ListBatch
 from ranktower.losses import hybrid_parts
-from ranktower.training.config import TrainConfig
 from ranktower.training.loop import Retrieved, Trainer, encode_lists
 from ranktower.training.run import RunFolder, load_run
 
-CONFIG = Path(__file__).parents[1] / "offline" / "demo.yaml"
+DEMO = Path("build/demo/kuairand")
 THREADS = (1, 2)
 TURN_STEPS = 5
 
@@ -68,16 +68,17 @@ class Spent:
 def main() -> None:
     """Time the steps and write one result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("build/demo/kuairand"), help="the demo's folder")
+    parser.add_argument("--data", type=Path, default=DEMO / "prepared", help="folder of 'ranktower prepare'")
+    parser.add_argument("--run", type=Path, help="folder of a finished run; the demo's latest where left out")
     parser.add_argument("--turns", type=int, default=12, help=f"of {TURN_STEPS} steps, for each number of threads")
     options = parser.parse_args()
-    dataset, config = PreparedDataset.load(options.work / "prepared"), TrainConfig.load(CONFIG)
-    run = load_run(max(options.work.glob("run-*"), key=lambda path: path.stat().st_mtime))  # for its candidates
+    dataset = PreparedDataset.load(options.data)
+    run = load_run(options.run or max(DEMO.glob("run-*"), key=lambda path: path.stat().st_mtime))
     retrieved = Retrieved(run.retrieval_model(), np.load(run.folder.candidates, mmap_mode="r"))
     with TemporaryDirectory() as folder:
         trainer = Trainer(
             dataset,
-            config,
+            run.config,
             RunFolder(Path(folder)),
             retrieved=retrieved,
             device=torch.device("cpu"),
@@ -85,7 +86,7 @@ def main() -> None:
         )
         spent = _in_turns(trainer, options.turns)
     figures = {f"{threads}_threads": one.figures(one_thread=threads == 1) for threads, one in spent.items()}
-    shape = {"lists": config.batch_lists, "pairs_a_step": round(spent[1].pairs / spent[1].steps)}
+    shape = {"lists": run.config.batch_lists, "pairs_a_step": round(spent[1].pairs / spent[1].steps)}
     write_result("training_speed", shape | figures, "torch", "numpy")
 
 
@@ -107,7 +108,7 @@ def _step(trainer: Trainer, batches: Iterator[ListBatch], spent: Spent) -> None:
     with spent.on("sampler"):
         batch = next(batches)
     with spent.on("towers"):
-        lists = encode_lists(model, trainer.features, batch)
+        lists = encode_lists(model, trainer.features, batch, hidden_from=trainer.histories)
     users, items = _leaves(lists.users), _leaves(lists.items)
     with spent.on("pairs"):
         scores = model.score_pairs(users, dataclasses.replace(lists, items=items).item_lists())

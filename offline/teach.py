@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from offline.train import choose_device
+from offline.device import choose_device
 from ranktower.data.dataset import PreparedDataset
 from ranktower.training.teacher import TeacherTrainer
 from ranktower.training.teacher_config import TeacherConfig
@@ -29,13 +29,12 @@ def main(argv: Sequence[str]) -> int:
     dataset = PreparedDataset.load(options.data)
     config = TeacherConfig.load(options.config) if options.config else TeacherConfig()
     folder = TeacherFolder(options.out)
-    reused = folder.report.is_file()
     trainer = TeacherTrainer(
         dataset, config, folder, device=choose_device(options.device), progress_bar=not options.quiet
     )
     report = trainer.fit()
     sys.stdout.write(_table(report))
-    told = "reused" if reused else "written"
+    told = "reused" if trainer.reused else "written"
     sys.stdout.write(f"teach: {told} {folder.scores}, {time.monotonic() - started:.1f} s\n")
     return 0
 

@@ -1,4 +1,4 @@
-"""``ranktower train``: a RankTower model on prepared data, resumable, with metrics and a curve."""
+"""``ranktower train``: a pre-ranker on prepared data, resumable, with metrics and a curve."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from offline.device import choose_device
 from ranktower.data.candidates import retrieve_candidates
 from ranktower.data.dataset import PreparedDataset
 from ranktower.errors import ConfigError
-from ranktower.training.checkpoint import Progress, load_tensors, save_tensors
+from ranktower.training.checkpoint import Progress, load_about, save_tensors
 from ranktower.training.config import TrainConfig
 from ranktower.training.curve import plot_curve
 from ranktower.training.evaluation import encode_rows
@@ -102,7 +103,7 @@ def _refuse_another_run(folder: RunFolder, config: TrainConfig, dataset: Prepare
             f"{folder.path}: holds a run with another configuration (see its config.yaml); give another --out"
         )
     if folder.retrieval.is_file():
-        found = load_tensors(folder.retrieval)[1].get("data_id")
+        found = load_about(folder.retrieval).get("data_id")
         if found != dataset.data_id:
             raise ConfigError(f"{folder.path}: holds a run on other data (data_id {found}); give another --out")
 
@@ -125,14 +126,3 @@ def retrieve(
     np.save(aside, found, allow_pickle=False)
     aside.replace(folder.candidates)
     return Retrieved(model, found)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of ``--device``: auto, cpu or cuda; ConfigError for another name or a GPU that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name not in {"cpu", "cuda"}:
-        raise ConfigError(f"--device: must be auto, cpu or cuda, got {name!r}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device: 'cuda' was asked for and torch sees no GPU")
-    return torch.device(name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class RankTowerError(Exception):
     """Base of every error a user can cause; the command line prints its text without a stack trace."""
@@ -9,6 +11,10 @@ class RankTowerError(Exception):
 
 class ConfigError(RankTowerError):
     """A configuration file or option is wrong."""
+
+
+class DivergedError(ConfigError):
+    """A training run's loss is not finite any more."""
 
 
 class DataError(RankTowerError):
@@ -22,6 +28,10 @@ class DataError(RankTowerError):
         if row is not None:
             where += f", row {row}"
         super().__init__(f"{where}: {problem}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, as a worker process hands it over, with its text alone."""
+        return type(self).__new__, (type(self), str(self))
 
 
 class ReleaseError(RankTowerError):

@@ -140,7 +140,6 @@ def test_no_drawer_for_everything() -> None:
                 "IntTowerConfig",
                 "LR",
                 "LRConfig",
-                "MODEL_NAMES",
                 "ModelConfig",
                 "PreRanker",
                 "RankTower",

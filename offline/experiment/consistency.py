@@ -36,16 +36,31 @@ class TeacherLists:
 
 
 def teacher_lists(
-    dataset: PreparedDataset, teacher: Path, candidates: Path, options: ConsistencyOptions
+    dataset: PreparedDataset,
+    teacher: Path,
+    candidates: Path,
+    options: ConsistencyOptions,
+    *,
+    tested_on: PreparedDataset,
 ) -> TeacherLists:
     """The teacher's probabilities of the items that ``candidates`` (an ``.npy`` file) holds for some test users.
 
     They are the same for every model, so they are kept beside the candidates.
+
+    Args:
+        dataset: with the teacher's soft labels.
+        teacher: its folder.
+        candidates: item rows by user row, best first.
+        options: how many users, and how many items of each.
+        tested_on: the part of ``dataset`` whose test users they are drawn from.
     """
-    kept = candidates.with_name(f"teacher-{teacher.name}-{options.num_users}x{options.num_candidates}.npz")
+    of = f"{dataset.teacher_id[:8]}-{tested_on.data_id[:8]}"
+    kept = candidates.with_name(f"teacher-{of}-{options.num_users}x{options.num_candidates}.npz")
     with file_lock(candidates.with_name(".teacher.lock")):
         if not kept.is_file():
-            made = _score(dataset, teacher, np.load(candidates, allow_pickle=False), options)
+            users = _drawn_users(tested_on, options.num_users)
+            items = np.load(candidates, allow_pickle=False)[users, : options.num_candidates]
+            made = _score(TeacherEnsemble.load(teacher, dataset), users, items)
             aside = kept.with_name(f".{kept.name}")
             np.savez(aside, user_rows=made.user_rows, item_rows=made.item_rows, scores=made.scores)
             aside.replace(kept)
@@ -53,16 +68,16 @@ def teacher_lists(
         return TeacherLists(arrays["user_rows"], arrays["item_rows"], arrays["scores"])
 
 
-def _score(
-    dataset: PreparedDataset, teacher: Path, candidates: NDArray[np.int32], options: ConsistencyOptions
-) -> TeacherLists:
+def _drawn_users(dataset: PreparedDataset, num_users: int) -> NDArray[np.int64]:
     interactions = dataset.interactions
     users = np.unique(interactions.user_row[interactions.split == TEST]).astype(np.int64)
-    users = np.sort(np.random.default_rng(0).permutation(users)[: options.num_users])
-    items = candidates[users, : options.num_candidates]
+    return np.sort(np.random.default_rng(0).permutation(users)[:num_users])
+
+
+def _score(teacher: TeacherEnsemble, users: NDArray[np.int64], items: NDArray[np.int32]) -> TeacherLists:
     scores = np.full(items.shape, np.nan, dtype=np.float32)
     places = np.nonzero(items >= 0)
-    scores[places] = TeacherEnsemble.load(teacher, dataset).score(users[places[0]], items[places].astype(np.int64))
+    scores[places] = teacher.score(users[places[0]], items[places].astype(np.int64))
     return TeacherLists(users, items, scores)
 
 

@@ -66,9 +66,8 @@ def measure_cost(
     shutil.rmtree(folder)
     return {
         **circumstances(command),
-        "num_candidates": options.num_candidates,
-        "num_runs": options.num_rounds * options.runs_a_round,
-        "reference": options.reference,
+        "data_id": dataset.data_id,
+        "options": options.model_dump(mode="json"),
         "models": [
             {
                 "model": config.model.model_dump(mode="json"),
@@ -80,6 +79,13 @@ def measure_cost(
             for place, config in enumerate(configs)
         ],
     }
+
+
+def is_measured(found: dict[str, Any], configs: Sequence[TrainConfig], options: CostOptions, *, data_id: str) -> bool:
+    """Whether a result of ``measure_cost`` is of these models, options and data."""
+    models = [config.model.model_dump(mode="json") for config in configs]
+    asked = [data_id, options.model_dump(mode="json"), models]
+    return asked == [found["data_id"], found["options"], [row["model"] for row in found["models"]]]
 
 
 def _export(config: TrainConfig, dataset: PreparedDataset, prepared: Path, folder: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from offline.experiment.protocol import Protocol
 from offline.experiment.results import ResultFolder, circumstances, read_json, write_json
 from offline.experiment.workspace import Workspace, identity_of
 from ranktower.training.config import POOLS
-from ranktower.training.evaluation import EvaluationOptions, evaluate, popularity_scorer
+from ranktower.training.evaluation import evaluate, popularity_scorer
 from ranktower.training.teacher_folder import TeacherFolder
 
 
@@ -18,7 +17,6 @@ def describe(workspace: Workspace, results: ResultFolder, protocol: Protocol, na
     """Write ``dataset.json``, unless it is of these data, this teacher and this test already."""
     dataset, test = workspace.load(), protocol.test
     identity = identity_of(dataset)
-    options = EvaluationOptions(k=test.k, max_users=test.max_users, seed=test.seed)
     known: dict[str, Any] = {
         "dataset": name,
         "title": protocol.dataset(name).title,
@@ -26,11 +24,12 @@ def describe(workspace: Workspace, results: ResultFolder, protocol: Protocol, na
         "teacher_id": identity.teacher_id,
         "test_users": test.max_users,
         "k": test.k,
+        "impressions_k": test.impressions_k,
     }
     if results.dataset.is_file() and known.items() <= read_json(results.dataset).items():
         return
     scorer = popularity_scorer(dataset)
-    popularity = {pool: evaluate(scorer, dataset, replace(options, pool=pool)).summary() for pool in POOLS}
+    popularity = {pool: evaluate(scorer, dataset, test.evaluation(pool)).summary() for pool in POOLS}
     write_json(
         results.dataset,
         {

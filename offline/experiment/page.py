@@ -7,9 +7,9 @@ from typing import Any
 
 from offline.experiment import plots, sections
 from offline.experiment.page_parts import DASH, markdown, table_results
-from offline.experiment.protocol import Protocol
+from offline.experiment.protocol import CostOptions, Protocol
 from offline.experiment.results import ResultFolder, Results, read_json
-from ranktower.training.config import POOLS
+from ranktower.training.config import POOLS, Pool
 
 _INTRO = """\
 # Experiments
@@ -26,8 +26,13 @@ make experiments
 
 A model is measured in two pools, never in one table: in the **full corpus** it ranks all items but those the user met
 in training and validation, which is what a pre-ranker does; among **impressions** it ranks the user's own test
-impressions. The paper does not say which pool its figures are of, nor are its data these, so its figures are there for
-order and margins. ± is the standard deviation over seeds.
+impressions, where the cut is lower, for they are few; the paper's figures are at 100 in every table. The paper does not
+say which pool its figures are of, nor are its data these, so its figures are there for order and margins.
+
+± is the standard deviation over seeds. All seeds share one retrieval model, so its candidates and the embeddings that
+training starts from, and one teacher: ± is over the rest, which is the other weights, the sampled lists and their
+order. In the comparisons p is corrected for their number in the table (Holm); the first interval is Student's over
+users, the second a bootstrap that draws users and seeds anew.
 """
 
 
@@ -54,8 +59,9 @@ class _DatasetPage:
     def __init__(self, protocol: Protocol, results: Results, plots_to: Path) -> None:
         self.protocol, self.results, self.plots_to = protocol, results, plots_to
         self.about = results.dataset
-        self.name, self.k = results.folder.path.name, results.dataset["k"]
-        tuned = results.folder.tuned()
+        self.name = results.folder.path.name
+        self.k: dict[Pool, int] = {pool: self.about["popularity"][pool]["k"] for pool in POOLS}
+        tuned = results.tuned(protocol)
         self.rows = {
             name: table_results(protocol, table, results, tuned)
             for name, table in (protocol.tables | protocol.extras).items()
@@ -76,15 +82,16 @@ class _DatasetPage:
     def _data(self) -> str:
         counts, options, popularity = (self.about[name] for name in ("counts", "options", "popularity"))
         popular = ", ".join(
-            f"{popularity[pool]['recall']:.4f} / {popularity[pool]['ndcg']:.4f} ({pool.replace('_', ' ')})"
+            f"{popularity[pool]['recall']:.4f} / {popularity[pool]['ndcg']:.4f} at {self.k[pool]} "
+            f"({pool.replace('_', ' ')})"
             for pool in POOLS
         )
         text = (
             f"{counts['active_users']:,} users with at least {options['min_impressions']} impressions and "
             f"{options['min_positives']} positives, {counts['items']:,} items; {counts['train']:,} impressions to "
             f"train on, {counts['validation']:,} to validate and {counts['test']:,} to test. "
-            f"{popularity['full_corpus']['num_users']:,} users are tested. Popularity alone has Recall@{self.k} / "
-            f"NDCG@{self.k} {popular}."
+            f"{popularity['full_corpus']['num_users']:,} users are tested. Popularity alone has Recall / NDCG "
+            f"{popular}."
         )
         if self.about["teacher"] is None:
             return text
@@ -97,23 +104,32 @@ class _DatasetPage:
         for pool in POOLS:
             blocks += [
                 f"### Table {name}: {table.title.lower()}, {pool.replace('_', ' ')}",
-                sections.quality(rows, pool=pool, dataset=self.name, k=self.k),
+                sections.quality(rows, pool=pool, dataset=self.name, k=self.k[pool]),
             ]
         if table.reference is not None:
+            blocks.append(
+                f"Paired over users at {self.k['full_corpus']} in the full corpus, on the seeds that both have:"
+            )
             blocks += [
-                f"Paired over users, NDCG@{self.k} in the full corpus, a mean over seeds:",
-                sections.significance(rows, reference=table.reference, dataset=self.name),
+                sections.significance(
+                    rows, self.protocol.significance, metric=metric, reference=table.reference, dataset=self.name
+                )
+                for metric in reversed(sections.METRICS)
             ]
         return blocks
 
     def _expense(self) -> list[str]:
-        blocks = ["### Training and serving"]
+        blocks = [
+            "### Training and serving",
+            "Training is on one thread, validations included. Patience ended a training whose last epoch is before the "
+            "last that was allowed.",
+        ]
         if self.cost is not None:
-            reference = self.protocol.models[self.cost["reference"]].title
+            options = CostOptions.model_validate(self.cost["options"])
             blocks.append(
-                f"Serving is one user against {self.cost['num_candidates']:,} candidates: the exported scorer on one "
-                f"thread of ONNX Runtime, the median of {self.cost['num_runs']} runs, all models in one process in "
-                f"turn; the reference of the ratio is {reference}. Training is on one thread, validations included."
+                f"Serving is one user against {options.num_candidates:,} candidates: the exported scorer on one thread "
+                f"of ONNX Runtime, the median of {options.num_rounds * options.runs_a_round} runs, all models in one "
+                f"process in turn; the reference of the ratio is {self.protocol.models[options.reference].title}."
             )
         return [*blocks, sections.expense(self.rows["1"], self.cost)]
 
@@ -142,7 +158,7 @@ class _DatasetPage:
     def _shapes(self) -> list[str]:
         shapes = self.rows.get("heads", [])
         drawn = plots.draw_quality_by_cost(self.rows.get("1", []), shapes, self.cost, self._plot("quality-by-cost"))
-        table = [sections.shapes(shapes, self.cost, k=self.k)] if shapes else []
+        table = [sections.shapes(shapes, self.cost, k=self.k["full_corpus"])] if shapes else []
         return ["### Quality against cost", *table, *self._picture("quality-by-cost", drawn)]
 
     def _learning_curve(self) -> list[str]:
@@ -153,18 +169,19 @@ class _DatasetPage:
         return [
             "### Amount of data",
             f"All are tested on the same users, {100 * min(of.train_users for of in rows):g} % of them.",
-            sections.learning_curve(rows, k=self.k),
+            sections.learning_curve(rows, k=self.k["full_corpus"]),
             *self._picture("learning-curve", drawn),
         ]
 
     def _tuning(self) -> list[str]:
+        # Those of the files too: one whose search was another is not shown.
         options = self.protocol.tuning
         titles = {name: model.title for name, model in self.protocol.models.items()}
         return [
             "### Tuning",
             f"{options.num_trials} trials a model on {options.num_users:,} users (Optuna, TPE, median pruning); the "
-            f"first trial is the base. NDCG@{self.k} on validation.",
-            sections.tuning(self.results.folder, titles),
+            "first trial is the base. NDCG is of validation.",
+            sections.tuning(self.results.tunings(self.protocol), titles),
         ]
 
     def _circumstances(self) -> str:

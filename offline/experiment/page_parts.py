@@ -49,12 +49,9 @@ class RowResults:
         values = self.values(*path)
         return float(np.mean(values)) if values else None
 
-    def per_user(self, seeds: Sequence[int]) -> NDArray[np.float64]:
-        """NDCG of every test user in the full corpus, a mean over the given seeds."""
-        values: NDArray[np.float64] = np.mean(
-            [unpack(self.by_seed[seed]["per_user"]["ndcg"]) for seed in seeds], axis=0
-        )
-        return values
+    def per_user(self, metric: str, seeds: Sequence[int]) -> NDArray[np.float64]:
+        """A figure in the full corpus ``[num_seeds, num_users]``, for the given seeds and every test user."""
+        return np.stack([unpack(self.by_seed[seed]["per_user"][metric]) for seed in seeds])
 
 
 def table_results(protocol: Protocol, table: Table, results: Results, tuned: Tuned) -> list[RowResults]:

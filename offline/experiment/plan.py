@@ -33,6 +33,7 @@ class PlannedRun:
         test: what it is measured on.
         train_users: share of the users it trains on.
         test_users: share of the users it is tested on, a part of the former.
+        revision: of the model's code.
     """
 
     name: str
@@ -41,17 +42,32 @@ class PlannedRun:
     test: TestOptions
     train_users: float = 1.0
     test_users: float = 1.0
+    revision: int = 0
 
     def key(self, data: DataIdentity) -> str:
-        """SHA-256 over all that the result depends on.
+        """SHA-256 over all that the result depends on."""
+        test = self.test.model_dump(mode="json", exclude_defaults=True)
+        # Left out while 0, as defaults are.
+        more = [self.revision] if self.revision else []
+        of = [data.data_id, data.teacher_id, identified(self.config), test, self.train_users, self.test_users, *more]
+        return _sha256(of)
 
-        Values that are their option's default are left out, so that an option added later leaves the keys as they are.
-        """
-        config = self.config.model_dump(mode="json", exclude_defaults=True)
-        config["model"] = {"name": self.config.model.name, **config.get("model", {})}
-        content = [data.data_id, data.teacher_id, config, self.test.model_dump(mode="json", exclude_defaults=True)]
-        shares = [self.train_users, self.test_users]
-        return hashlib.sha256(json.dumps([*content, *shares], sort_keys=True).encode()).hexdigest()
+
+def identified(config: TrainConfig) -> dict[str, Any]:
+    """What tells a configuration from others.
+
+    Values that are their option's default are left out, so that an option added later leaves the keys as they are.
+    """
+    content = config.model_dump(mode="json", exclude_defaults=True)
+    return {**content, "model": {"name": config.model.name, **content.get("model", {})}}
+
+
+def tuning_key(protocol: Protocol, model: str, data: DataIdentity) -> str:
+    """SHA-256 over what the search for a model's values depends on."""
+    base = protocol.config(model, tuned={}, change=protocol.tuning.change, seed=protocol.tuning.seed)
+    content = [data.data_id, data.teacher_id, identified(base), protocol.tuning.model_dump(mode="json")]
+    content.append({name: one.model_dump(mode="json") for name, one in protocol.models[model].search.items()})
+    return _sha256(content)
 
 
 def planned_runs(protocol: Protocol, table: Table, tuned: Tuned, *, seeds: int) -> list[PlannedRun]:
@@ -65,6 +81,11 @@ def planned_runs(protocol: Protocol, table: Table, tuned: Tuned, *, seeds: int) 
 def row_runs(protocol: Protocol, table: Table, row: Row, tuned: Tuned, *, seed: int) -> Iterator[PlannedRun]:
     """The runs of one row with one seed, one for each share of the users."""
     config = protocol.config(row.model, tuned=tuned.get(row.model, {}), change=row.change, seed=seed)
+    revision = protocol.models[row.model].revision
     for share in table.train_users:
         name = row.name if share == 1 else f"{row.name}-users{share:g}"
-        yield PlannedRun(name, row.title, config, protocol.test, share, min(table.train_users))
+        yield PlannedRun(name, row.title, config, protocol.test, share, min(table.train_users), revision)
+
+
+def _sha256(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

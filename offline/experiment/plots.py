@@ -34,7 +34,7 @@ def draw_quality_by_cost(
         for label, _, colour in groups:
             if drawn[label]:
                 us, ndcg, titles = zip(*drawn[label], strict=True)
-                times = np.array(us) / cost["num_candidates"]
+                times = np.array(us) / cost["options"]["num_candidates"]
                 axes.scatter(times, ndcg, color=colour, label=label)
                 for x, y, title in zip(times, ndcg, titles, strict=True):
                     axes.annotate(title, (x, y), xytext=(5, 3), textcoords="offset points", fontsize=8)

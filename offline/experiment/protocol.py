@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ranktower.data.feature_spec import Feature
 from ranktower.data.prepare import PrepareOptions
 from ranktower.data.simulator import SimulatorOptions
-from ranktower.training.config import TrainConfig
+from ranktower.errors import ConfigError
+from ranktower.training.config import Pool, TrainConfig
 from ranktower.training.config_file import ConfigFile
+from ranktower.training.evaluation import EvaluationOptions
 from ranktower.training.tuning import SearchRange, TuningOptions
 
 PROTOCOL = Path(__file__).with_name("protocol.yaml")
@@ -45,11 +47,18 @@ class DatasetEntry(_Section):
 
 
 class ModelEntry(_Section):
-    """A model: what of its configuration differs from the shared base, and what is tuned (paths as in ``a.b``)."""
+    """A model of the tables.
+
+    Attributes:
+        base: what of its configuration differs from the shared base.
+        search: what is tuned, by its path in the configuration as in ``a.b``.
+        revision: raise it when the code of the model or of its loss changes, and its runs are done anew.
+    """
 
     title: str
     base: dict[str, Any] = {}
     search: dict[str, SearchRange] = {}
+    revision: int = Field(default=0, ge=0)
 
 
 class Row(_Section):
@@ -112,15 +121,28 @@ class CalibrationOptions(_Section):
 
 
 class TestOptions(_Section):
-    """What a trained model is measured on; null users means all that have a positive in the test split."""
+    """What a trained model is measured on.
+
+    Attributes:
+        max_users: test users, drawn by ``seed``; all that have a positive in the test split where null.
+        k: cut-off of Recall and NDCG in the full corpus.
+        impressions_k: cut-off among a user's own test impressions, of which there are few.
+        consistency, calibration: what else is looked at.
+    """
 
     __test__ = False  # no test case, for all its name
 
     max_users: int | None = Field(default=None, ge=1)
     k: int = Field(default=100, ge=1)
+    impressions_k: int = Field(default=10, ge=1)
     seed: int = 0
     consistency: ConsistencyOptions = ConsistencyOptions()
     calibration: CalibrationOptions = CalibrationOptions()
+
+    def evaluation(self, pool: Pool) -> EvaluationOptions:
+        """How a pool is evaluated."""
+        k = self.k if pool == "full_corpus" else self.impressions_k
+        return EvaluationOptions(pool=pool, k=k, max_users=self.max_users, seed=self.seed)
 
 
 class CostOptions(_Section):
@@ -130,6 +152,13 @@ class CostOptions(_Section):
     num_rounds: int = Field(default=20, ge=1)
     runs_a_round: int = Field(default=20, ge=1)
     reference: str = "two_tower"
+
+
+class SignificanceOptions(_Section):
+    """Draws of the bootstrap over users and seeds, and the seed of its own."""
+
+    num_draws: int = Field(default=2000, ge=1)
+    seed: int = Field(default=0, ge=0)
 
 
 class Protocol(ConfigFile):
@@ -143,6 +172,7 @@ class Protocol(ConfigFile):
     extras: dict[str, Table] = Field(default_factory=dict)
     tuning: UserTuning = UserTuning()
     test: TestOptions = TestOptions()
+    significance: SignificanceOptions = SignificanceOptions()
     cost: CostOptions = CostOptions()
 
     @model_validator(mode="after")
@@ -157,6 +187,17 @@ class Protocol(ConfigFile):
         """The entry of a data set; the defaults for one that the protocol does not know."""
         entry = self.datasets.get(name, DatasetEntry())
         return entry if entry.title else entry.model_copy(update={"title": name})
+
+    def table(self, name: str) -> Table:
+        """A table of the paper or beyond it.
+
+        Raises:
+            ConfigError: there is none of this name.
+        """
+        tables = self.tables | self.extras
+        if name not in tables:
+            raise ConfigError(f"table {name!r}: the protocol has {', '.join(tables)}")
+        return tables[name]
 
     def config(self, model: str, *, tuned: Mapping[str, Any], change: Mapping[str, Any], seed: int) -> TrainConfig:
         """The configuration of a model: shared base, own base, ``tuned`` values by path, ``change``, seed.

@@ -7,9 +7,12 @@ import datetime
 import json
 import os
 import platform
+import subprocess
+import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offline.experiment.plan import DataIdentity, PlannedRun, Tuned
+from offline.experiment.plan import DataIdentity, PlannedRun, Tuned, tuning_key
+from offline.experiment.protocol import Protocol
+from ranktower import __version__
 from ranktower.errors import ConfigError
 
 _LIBRARIES = ("torch", "numpy", "scipy", "onnxruntime")
@@ -48,14 +53,6 @@ class ResultFolder:
         """The result of a run."""
         return self.path / f"{run.name}-seed{run.config.seed}-{run.key(data)[:8]}.json"
 
-    def tuned(self) -> Tuned:
-        """The best values of every model that has been tuned."""
-        found = {}
-        for path in sorted(self.path.glob("tuned-*.json")):
-            content = read_json(path)
-            found[content["model"]] = content["best"]
-        return found
-
 
 class Results:
     """The results of one folder, looked up by run; which file they lie in does not matter, rows may share one."""
@@ -72,9 +69,35 @@ class Results:
         return DataIdentity(self.dataset.get("data_id", ""), self.dataset.get("teacher_id"))
 
     def find(self, run: PlannedRun) -> dict[str, Any] | None:
-        """The result of a run; None where there is none, or where a default of its configuration has changed since."""
+        """The result of a run; None where there is none, or where a default of its options has changed since."""
         found = self.by_key.get(run.key(self.data))
-        return found if found and _agree(found["config"], run.config.model_dump(mode="json")) else None
+        if found is None or not _agree(found["config"], run.config.model_dump(mode="json")):
+            return None
+        return found if _agree(found["test"], run.test.model_dump(mode="json")) else None
+
+    def tunings(self, protocol: Protocol) -> dict[str, dict[str, Any]]:
+        """The tuning files' content by model, without files of another protocol, other data or another teacher."""
+        found = {}
+        for model in protocol.models:
+            path = self.folder.tuning(model)
+            if not path.is_file():
+                continue
+            content = read_json(path)
+            if content["key"] == tuning_key(protocol, model, self.data):
+                found[model] = content
+            else:
+                _say_stale(path)
+        return found
+
+    def tuned(self, protocol: Protocol) -> Tuned:
+        """The best values of every model that has been tuned."""
+        return {model: content["best"] for model, content in self.tunings(protocol).items()}
+
+
+@cache
+def _say_stale(path: Path) -> None:
+    """Once a process, however often the file is looked at."""
+    sys.stderr.write(f"{path}: of another protocol, other data or another teacher, not used; --tune makes it anew\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -103,8 +126,22 @@ def circumstances(command: str) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "command": command,
         "machine": {"cpu": cpu, "num_cores": os.cpu_count()},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
+        "versions": {
+            "ranktower": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in _LIBRARIES},
+        },
+        "commit": _commit(),
     }
+
+
+def _commit() -> str | None:
+    """Of the source tree; None where it is no checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def pack(values: NDArray[np.float64]) -> str:

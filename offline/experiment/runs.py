@@ -9,17 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from offline.device import choose_device
 from offline.experiment.calibration import calibration
 from offline.experiment.consistency import consistency, teacher_lists
 from offline.experiment.plan import PlannedRun
 from offline.experiment.results import ResultFolder, Results, circumstances, pack, write_json
 from offline.experiment.workspace import Workspace, identity_of, link_candidates, share_of_users
-from offline.train import choose_device, run_training
+from offline.train import run_training
 from ranktower.data.dataset import PreparedDataset
 from ranktower.data.sampling import FullStageSampler
 from ranktower.file_lock import file_lock
 from ranktower.training.config import POOLS, TrainConfig
-from ranktower.training.evaluation import EvaluationOptions, ModelScorer, evaluate
+from ranktower.training.evaluation import ModelScorer, evaluate
 from ranktower.training.run import RunFolder, load_run, read_metrics
 
 # In the run's folder: what training says, which several runs at once would only mingle.
@@ -60,7 +61,7 @@ def execute(task: RunTask) -> Path:
             _forget_another(folder, task.run.config)
             trained_on = share_of_users(dataset, task.run.train_users)
             with (folder.path / LOG).open("a", encoding="utf-8") as log, redirect_stdout(log):
-                _train(task, trained_on, folder)
+                candidates = _train(task, trained_on, folder)
             write_json(
                 path,
                 {
@@ -72,43 +73,41 @@ def execute(task: RunTask) -> Path:
                     "seed": task.run.config.seed,
                     "train_users": task.run.train_users,
                     "test_users": task.run.test_users,
+                    "revision": task.run.revision,
                     "config": task.run.config.model_dump(mode="json"),
                     "test": task.run.test.model_dump(mode="json"),
                     **circumstances(task.command),
                     "training": _training(folder, trained_on, task.run.config),
-                    **measure(task, folder, share_of_users(dataset, task.run.test_users)),
+                    **_measure(task, folder, dataset, candidates),
                 },
             )
     return path
 
 
-def _train(task: RunTask, dataset: PreparedDataset, folder: RunFolder) -> None:
+def _train(task: RunTask, dataset: PreparedDataset, folder: RunFolder) -> Path:
+    """Train; returns the file of the candidates that all runs with the same retrieval share."""
     device = choose_device(task.device)
-    link_candidates(task.workspace, dataset, task.run.config, folder, device)
+    shared = link_candidates(task.workspace, dataset, task.run.config, folder, device)
     run_training(dataset, task.run.config, folder, device=device, show_bar=False)
+    return shared.candidates
 
 
-def measure(task: RunTask, folder: RunFolder, dataset: PreparedDataset) -> dict[str, Any]:
+def _measure(task: RunTask, folder: RunFolder, dataset: PreparedDataset, candidates: Path) -> dict[str, Any]:
     """Everything a result says about the trained model in ``folder``."""
-    test = task.run.test
+    test, tested_on = task.run.test, share_of_users(dataset, task.run.test_users)
     model = load_run(folder.path).model.to(choose_device(task.device))
-    scorer = ModelScorer.encode(model, dataset)
-    metrics: dict[str, Any] = {}
-    per_user: dict[str, Any] = {}
-    for pool in POOLS:
-        options = EvaluationOptions(pool=pool, k=test.k, max_users=test.max_users, seed=test.seed)
-        result = evaluate(scorer, dataset, options)
-        metrics[pool] = result.summary()
-        per_user[pool] = {"ndcg": pack(result.ndcgs), "recall": pack(result.recalls)}
+    scorer = ModelScorer.encode(model, tested_on)
+    found = {pool: evaluate(scorer, tested_on, test.evaluation(pool)) for pool in POOLS}
+    corpus = found["full_corpus"]
     agreement = None
     if task.workspace.teacher is not None:
-        lists = teacher_lists(dataset, task.workspace.teacher, folder.candidates, test.consistency)
+        lists = teacher_lists(dataset, task.workspace.teacher, candidates, test.consistency, tested_on=tested_on)
         agreement = consistency(scorer, lists)
     return {
-        "metrics": metrics,
-        "per_user": per_user["full_corpus"],
+        "metrics": {pool: result.summary() for pool, result in found.items()},
+        "per_user": {"ndcg": pack(corpus.ndcgs), "recall": pack(corpus.recalls)},
         "consistency": agreement,
-        "calibration": calibration(scorer, dataset, test.calibration),
+        "calibration": calibration(scorer, tested_on, test.calibration),
     }
 
 
@@ -116,11 +115,12 @@ def _training(folder: RunFolder, dataset: PreparedDataset, config: TrainConfig) 
     """What training took. Pairs a second count the real items of the lists, and the time of the validations too."""
     metrics = read_metrics(folder)
     candidates = np.load(folder.candidates, allow_pickle=False)
-    lists = FullStageSampler(dataset, config.sampling, candidates).epoch(0, config.batch_lists)
-    pairs_a_step = float(np.mean([batch.mask.sum() for batch in lists]))
+    sampler = FullStageSampler(dataset, config.sampling, candidates)
+    pairs_a_step = float(np.mean([batch.mask.sum() for batch in sampler.epoch(0, config.batch_lists)]))
     kept = ("seconds", "steps", "best_step", "device", "num_parameters", "validations")
     pairs_per_s = round(pairs_a_step * metrics["steps"] / max(metrics["seconds"], 0.1))
-    return {**{name: metrics[name] for name in kept}, "pairs_per_s": pairs_per_s}
+    measured = {"pairs_per_s": pairs_per_s, "steps_per_epoch": sampler.num_batches(config.batch_lists)}
+    return {**{name: metrics[name] for name in kept}, **measured}
 
 
 def _forget_another(folder: RunFolder, config: TrainConfig) -> None:

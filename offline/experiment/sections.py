@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from offline.experiment.page_parts import (
     DASH,
@@ -14,11 +16,15 @@ from offline.experiment.page_parts import (
     probability,
     spread,
 )
-from offline.experiment.results import ResultFolder, read_json
-from offline.experiment.significance import Difference, difference
+from offline.experiment.protocol import SignificanceOptions
+from offline.experiment.significance import Difference, corrected, difference
 from ranktower.training.config import Pool
 
-_NDCG = ("metrics", "full_corpus", "ndcg")
+Metric = Literal["recall", "ndcg"]
+# In the order of a row's figures of the paper.
+METRICS: tuple[Metric, ...] = ("recall", "ndcg")
+_TITLES: dict[Metric, str] = {"recall": "Recall", "ndcg": "NDCG"}
+_CORPUS = ("metrics", "full_corpus")
 
 
 def quality(rows: Sequence[RowResults], *, pool: Pool, dataset: str, k: int) -> str:
@@ -27,58 +33,70 @@ def quality(rows: Sequence[RowResults], *, pool: Pool, dataset: str, k: int) -> 
     lines = []
     for of in rows:
         paper = of.row.paper.get(dataset)
-        recall, ndcg = (spread(of.values("metrics", pool, name)) for name in ("recall", "ndcg"))
+        recall, ndcg = (spread(of.values("metrics", pool, name)) for name in METRICS)
         told = [DASH, DASH] if paper is None else [f"{value:.4f}" for value in paper]
         lines.append([of.row.title, recall, told[0], ndcg, told[1], str(len(of.by_seed)) if of.by_seed else DASH])
     return markdown(head, lines)
 
 
-def significance(rows: Sequence[RowResults], *, reference: str, dataset: str) -> str:
-    """The reference row minus every other: NDCG of each user in the full corpus, a mean over the seeds of both."""
+def significance(
+    rows: Sequence[RowResults], options: SignificanceOptions, *, metric: Metric, reference: str, dataset: str
+) -> str:
+    """The reference row minus every other by a figure of the full corpus, on the seeds that both have."""
     chosen = next(of for of in rows if of.row.name == reference)
     others = [of for of in rows if of is not chosen]
-    best = max(others, key=lambda of: of.mean(*_NDCG) or -1.0, default=None)
-    head = [f"{chosen.row.title} minus", "NDCG", "95 % interval", "relative", "paper", "t-test p", "Wilcoxon p"]
+    best = max(others, key=lambda of: of.mean(*_CORPUS, metric) or -1.0, default=None)
+    differences: dict[str, Difference] = {}
+    for of in others:
+        if seeds := sorted(chosen.by_seed.keys() & of.by_seed.keys()):
+            values, beside = (one.per_user(metric, seeds) for one in (chosen, of))
+            differences[of.row.name] = difference(values, beside, options)
+    found = corrected(differences)
+    over = ("95 % over users", "over users and seeds")
+    head = [f"{chosen.row.title} minus", _TITLES[metric], *over, "relative", "paper", "t-test p", "Wilcoxon p"]
     lines = []
     for of in others:
-        runner_up = of is best and len(others) > 1 and bool(of.by_seed)
-        found, margin = _difference(chosen, of)
-        cells = (
-            [DASH] * 3
-            if found is None
-            else [f"{found.mean:+.4f}", f"{found.low:+.4f} to {found.high:+.4f}", percent(margin)]
-        )
-        tests = [DASH] * 2 if found is None else [probability(found.p_t), probability(found.p_wilcoxon)]
+        runner_up = of is best and len(others) > 1 and of.row.name in found
         title = f"{of.row.title} (the best of them)" if runner_up else of.row.title
-        lines.append([title, *cells, percent(_paper_margin(chosen, of, dataset)), *tests])
+        lines.append([title, *_compared(found.get(of.row.name), _paper_margin(chosen, of, dataset, metric))])
     return markdown(head, lines)
 
 
-def _difference(chosen: RowResults, other: RowResults) -> tuple[Difference | None, float | None]:
-    """Paired over users on the seeds that both have, and relative to the other's mean."""
-    seeds = sorted(chosen.by_seed.keys() & other.by_seed.keys())
-    if not seeds:
-        return None, None
-    values = other.per_user(seeds)
-    found = difference(chosen.per_user(seeds), values)
-    return found, found.mean / float(values.mean()) if values.mean() else None
+def _compared(found: Difference | None, paper: float | None) -> list[str]:
+    if found is None:
+        return [*[DASH] * 4, percent(paper), *[DASH] * 2]
+    intervals = [f"{low:+.4f} to {high:+.4f}" for low, high in (found.over_users, found.over_both)]
+    tests = [probability(p) for p in (found.p_t, found.p_wilcoxon)]
+    return [f"{found.mean:+.4f}", *intervals, percent(found.relative), percent(paper), *tests]
 
 
-def _paper_margin(chosen: RowResults, other: RowResults, dataset: str) -> float | None:
-    ours, theirs = chosen.row.paper.get(dataset), other.row.paper.get(dataset)
-    return ours[1] / theirs[1] - 1 if ours and theirs else None
+def _paper_margin(chosen: RowResults, other: RowResults, dataset: str, metric: Metric) -> float | None:
+    ours, theirs = (of.row.paper.get(dataset) for of in (chosen, other))
+    place = METRICS.index(metric)
+    return ours[place] / theirs[place] - 1 if ours and theirs else None
 
 
 def expense(rows: Sequence[RowResults], cost: dict[str, Any] | None) -> str:
     """What training and serving take."""
-    head = ["", "parameters", "training s", "pairs/s", "serving µs", "to the reference"]
+    head = ["", "parameters", "training s", "epochs to the best / last", "pairs/s", "serving µs", "to the reference"]
     lines = []
     for of in rows:
         serving = cost_of(cost, of)
-        numbers = [of.mean("training", name) for name in ("num_parameters", "seconds", "pairs_per_s")]
+        size, seconds, rate = (
+            number(of.mean("training", name)) for name in ("num_parameters", "seconds", "pairs_per_s")
+        )
         served = [number(serving.get("us")), number(serving.get("ratio"), ".2f")]
-        lines.append([of.row.title, *map(number, numbers), *served])
+        lines.append([of.row.title, size, seconds, _epochs(of), rate, *served])
     return markdown(head, lines)
+
+
+def _epochs(of: RowResults) -> str:
+    """Means over seeds beside the most that were allowed: patience ended what took fewer, the cap the others."""
+    each = of.values("training", "steps_per_epoch")
+    if not each:
+        return DASH
+    best, last = (np.mean(np.divide(of.values("training", name), each)) for name in ("best_step", "steps"))
+    return f"{best:.1f} / {last:.1f} of {of.values('config', 'max_epochs')[0]:.0f}"
 
 
 def cost_of(cost: dict[str, Any] | None, of: RowResults) -> dict[str, Any]:
@@ -108,7 +126,7 @@ def learning_curve(rows: Sequence[RowResults], *, k: int) -> str:
     """NDCG by the share of the users that were trained on."""
     shares = sorted({of.train_users for of in rows})
     titles = list(dict.fromkeys(of.row.title for of in rows))
-    cells = {(of.row.title, of.train_users): spread(of.values(*_NDCG)) for of in rows}
+    cells = {(of.row.title, of.train_users): spread(of.values(*_CORPUS, "ndcg")) for of in rows}
     head = [f"NDCG@{k}, trained on", *(f"{100 * share:g} % of the users" for share in shares)]
     return markdown(head, [[title, *(cells[title, share] for share in shares)] for title in titles])
 
@@ -118,7 +136,7 @@ def shapes(rows: Sequence[RowResults], cost: dict[str, Any] | None, *, k: int) -
     head = ["", f"Recall@{k}", f"NDCG@{k}", "parameters", "serving µs"]
     lines = []
     for of in rows:
-        measured = [spread(of.values("metrics", "full_corpus", name)) for name in ("recall", "ndcg")]
+        measured = [spread(of.values(*_CORPUS, name)) for name in METRICS]
         served = number(cost_of(cost, of).get("us"))
         lines.append([of.row.title, *measured, number(of.mean("training", "num_parameters")), served])
     return markdown(head, lines)
@@ -138,17 +156,15 @@ def teacher(report: dict[str, Any]) -> str:
     return markdown(head, lines)
 
 
-def tuning(folder: ResultFolder, titles: dict[str, str]) -> str:
+def tuning(tunings: dict[str, dict[str, Any]], titles: dict[str, str]) -> str:
     """What tuning chose, and what it was worth on its own validation users."""
     head = ["", "trials", "pruned", "NDCG of the base", "best", "values"]
     lines = []
     for model, title in titles.items():
-        path = folder.tuning(model)
-        if not path.is_file():
+        if model not in tunings:
             lines.append([title, *[DASH] * 5])
             continue
-        content = read_json(path)
-        trials, best = content["trials"], content["best"]
+        trials, best = tunings[model]["trials"], tunings[model]["best"]
         values = [trial["value"] for trial in trials if trial["value"] is not None and not trial["pruned"]]
         chosen = ", ".join(
             f"`{name}` {value:.4g}" if isinstance(value, float) else f"`{name}` {value}" for name, value in best.items()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -13,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from offline.device import choose_device
+from offline.experiment.plan import tuning_key
 from offline.experiment.protocol import Protocol
 from offline.experiment.results import ResultFolder, circumstances, read_json, write_json
 from offline.experiment.runs import LOG
 from offline.experiment.workspace import Workspace, identity_of, keep_users, link_candidates
-from offline.train import choose_device
 from ranktower.data.dataset import PreparedDataset
 from ranktower.file_lock import file_lock
 from ranktower.training.checkpoint import Progress
@@ -43,7 +42,7 @@ def tune_model(task: TuningTask) -> Path:
     """Search, or go on with the search, and write every trial; returns the result file."""
     dataset = task.workspace.load()
     identity, path = identity_of(dataset), task.results.tuning(task.model)
-    key = tuning_key(task.protocol, task.model, identity.data_id, identity.teacher_id)
+    key = tuning_key(task.protocol, task.model, identity)
     folder = task.workspace.path / "tuning" / f"{task.model}-{key[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     with file_lock(folder / ".lock"):
@@ -66,14 +65,6 @@ def tune_model(task: TuningTask) -> Path:
     return path
 
 
-def tuning_key(protocol: Protocol, model: str, data_id: str, teacher_id: str | None) -> str:
-    """SHA-256 over what the search depends on."""
-    entry, options = protocol.models[model], protocol.tuning
-    content = [data_id, teacher_id, protocol.base, entry.base, options.model_dump(mode="json")]
-    content.append({name: one.model_dump(mode="json") for name, one in entry.search.items()})
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def _search(task: TuningTask, dataset: PreparedDataset, folder: Path) -> list[TrialRecord]:
     protocol, space = task.protocol, task.protocol.models[task.model].search
 
@@ -85,7 +76,8 @@ def _search(task: TuningTask, dataset: PreparedDataset, folder: Path) -> list[Tr
             with (folder / LOG).open("a", encoding="utf-8") as log, redirect_stdout(log):
                 return _train(task, dataset, config, run, report)
         finally:
-            shutil.rmtree(run.path)
+            # It may have ended before it had a folder, and then its own error is the one to tell.
+            shutil.rmtree(run.path, ignore_errors=True)
 
     return tune(objective, space, base_values(protocol, task.model), protocol.tuning, storage=folder / "trials.sqlite")
 

@@ -39,7 +39,7 @@ class HybridOptions:
     alone.
 
     Raises:
-        ConfigError: an option that its loss would refuse, a weight that is negative or infinite, or no weight above 0.
+        ConfigError: an option that its loss would refuse, or a weight that is negative or infinite.
     """
 
     distillation_weight: float = 1.0
@@ -57,12 +57,9 @@ class HybridOptions:
     margin_power: float = 1.0
 
     def __post_init__(self) -> None:
-        weights = {name: getattr(self, name) for name in ("distillation_weight", "fine_weight", "coarse_weight")}
-        for name, weight in weights.items():
-            if not 0 <= weight < float("inf"):
+        for name in ("distillation_weight", "fine_weight", "coarse_weight"):
+            if not 0 <= (weight := getattr(self, name)) < float("inf"):
                 raise ConfigError(f"hybrid loss {name} must be finite and not negative, got {weight}")
-        if not any(weights.values()):
-            raise ConfigError(f"hybrid loss needs a weight above 0, got {weights}")
         for name, choices in (("distillation", get_args(Distillation)), ("coarse", get_args(Coarse))):
             if getattr(self, name) not in choices:
                 raise ConfigError(

@@ -1,7 +1,7 @@
 """The pre-rankers, one a file. Every one encodes each side alone and scores pairs of encoded rows."""
 
 from ranktower.models.arf import ARF, ARFConfig
-from ranktower.models.choice import MODEL_NAMES, ModelConfig, build_model
+from ranktower.models.choice import ModelConfig, build_model
 from ranktower.models.cold import COLD, COLDConfig
 from ranktower.models.dat import DAT, DATConfig
 from ranktower.models.inttower import IntTower, IntTowerConfig
@@ -15,7 +15,6 @@ __all__ = [
     "COLD",
     "DAT",
     "LR",
-    "MODEL_NAMES",
     "ARFConfig",
     "COLDConfig",
     "DATConfig",

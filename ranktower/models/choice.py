@@ -25,7 +25,6 @@ _MODELS: dict[type[Any], Any] = {
     IntTowerConfig: IntTower,
     ARFConfig: ARF,
 }
-MODEL_NAMES: frozenset[str] = frozenset(config.model_fields["name"].default for config in _MODELS)
 
 
 def _name(content: Any) -> Any:

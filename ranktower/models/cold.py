@@ -41,13 +41,15 @@ class SideTower(nn.Module):
         """``num_weights`` is the number of all fields that are weighed; one side's share carries the ``bias``."""
         super().__init__()
         self.fields = FieldMatrix(sizes, config.field_width)
-        self.excitation = SqueezeExcitation(self.fields.num_fields, num_weights, bias=bias)
-        self.cross = nn.Linear(self.fields.num_fields * config.field_width, config.num_cross)
+        input_width = self.fields.num_fields * config.field_width
+        self.excitation = SqueezeExcitation(input_width, num_weights, bias=bias)
+        self.cross = nn.Linear(input_width, config.num_cross)
 
     def forward(self, features: SideFeatures) -> tuple[Tensor, Tensor, Tensor]:
         """Features of n rows to fields ``[n, F_side, width]``, share ``[n, F]`` and factor ``[n, num_cross]``."""
         fields = self.fields(features)
-        return fields, self.excitation(fields), self.cross(fields.flatten(1))
+        embeddings = fields.flatten(1)
+        return fields, self.excitation(embeddings), self.cross(embeddings)
 
 
 class UserTower(SideTower):
@@ -82,7 +84,7 @@ class COLD(PreRanker):
         num_weights = sum(self.parts)
         self.user_tower = UserTower(users, config, num_weights=num_weights)
         self.item_tower = SideTower(items, config, num_weights=num_weights)
-        self.cross_excitation = SqueezeExcitation(1, num_weights)
+        self.cross_excitation = SqueezeExcitation(config.num_cross, num_weights)
         self.item_first = nn.Linear(num_items * config.field_width, config.hidden[0])
         self.cross_first = nn.Linear(config.num_cross, config.hidden[0], bias=False)
         self.activation = nn.Sequential(nn.ReLU(), nn.Dropout(config.dropout))
@@ -104,7 +106,7 @@ class COLD(PreRanker):
     def score_pairs(self, users: Rows, items: Rows) -> Tensor:
         """Rows of B users ``[B, ...]`` and of L items a user ``[B, L, ...]`` to logits ``[B, L]``."""
         cross = users[2].unsqueeze(1) * items[2]
-        shares = users[1].unsqueeze(1) + items[1] + self.cross_excitation(cross.unsqueeze(-2))
+        shares = users[1].unsqueeze(1) + items[1] + self.cross_excitation(cross)
         of_user, of_items, of_cross = torch.split(shares.sigmoid(), self.parts, dim=-1)
         first = of_user @ users[0] + self.item_first((of_items.unsqueeze(-1) * items[0]).flatten(2))
         first = first + self.cross_first(of_cross * cross)

@@ -57,10 +57,8 @@ class InteractingTower(nn.Module):
         self.fields = FieldMatrix(sizes, config.field_width)
         self.light_se = LightSE(self.fields.num_fields)
         widths = (self.fields.num_fields * config.field_width, *config.hidden)
-        self.layers = nn.ModuleList(
-            nn.Sequential(nn.Linear(before, after), nn.ReLU(), nn.Dropout(config.dropout))
-            for before, after in itertools.pairwise(widths)
-        )
+        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in itertools.pairwise(widths))
+        self.activation = nn.Sequential(nn.ReLU(), nn.Dropout(config.dropout))
         self.num_interacting = num_interacting
         self.sub_spaces = SubSpaces(widths[-num_interacting:], num_heads=config.num_heads, width=config.width)
 
@@ -69,7 +67,7 @@ class InteractingTower(nn.Module):
         output = self.light_se(self.fields(features)).flatten(1)
         outputs = []
         for layer in self.layers:
-            output = layer(output)
+            output = self.activation(layer(output))
             outputs.append(output)
         vectors: Tensor = self.sub_spaces(outputs[-self.num_interacting :])
         return vectors

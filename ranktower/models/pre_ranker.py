@@ -46,7 +46,8 @@ class EncodedLists:
 class PreRanker(nn.Module, ABC):
     """Two sides that are encoded alone, and a function of their rows.
 
-    A model that decouples does its work in the encoders; one that does not (COLD) gives field embeddings as rows.
+    A model that decouples does its work in the encoders; one that does not (COLD) encodes what its network over the
+    pair begins with.
     """
 
     @abstractmethod

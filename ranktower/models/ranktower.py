@@ -34,8 +34,9 @@ class RankTowerConfig(BaseModel):
         activation: phi of the Gated Attention Unit.
         initial_tau: temperature before training.
         dropout: after each hidden layer of the Multi-Head Gated Network's MLP.
-        zero_output: begin with ``W_o`` of zero in both branches, so that the cross-attention starts as the identity and
-            the model as MaxSim over the towers; the paper does not say how it begins, a random start is the default.
+        zero_output: begin with ``W_o`` of zero in both branches, so that the cross-attention starts as LayerNorm alone,
+            and the model as MaxSim over layer-normed towers; the paper does not say how it begins, a random start is
+            the default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -14,11 +14,10 @@ from ranktower.blocks.maximum_similarity import unit_length
 from ranktower.models.pre_ranker import PreRanker, Rows
 
 
-class TwoTowerConfig(BaseModel):
-    """Shape of a two-tower model.
+class VectorTowersConfig(BaseModel):
+    """Shape of two towers of one vector each.
 
     Attributes:
-        name: tells the models of a configuration apart.
         width: size of each side's vector.
         hidden: widths of the hidden layers of both towers.
         initial_tau: temperature of the cosine before training.
@@ -27,17 +26,22 @@ class TwoTowerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Literal["two_tower"] = "two_tower"
     width: int = Field(default=64, ge=1)
     hidden: tuple[PositiveInt, ...] = (128,)
     initial_tau: float = Field(default=0.1, gt=0, allow_inf_nan=False)
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
+class TwoTowerConfig(VectorTowersConfig):
+    """Shape of a two-tower model; ``name`` tells the models of a configuration apart."""
+
+    name: Literal["two_tower"] = "two_tower"
+
+
 class VectorTower(nn.Module):
     """Embedding layer and MLP of one side: ``SideFeatures`` to ``[n, width]``."""
 
-    def __init__(self, sizes: FieldSizes, config: TwoTowerConfig) -> None:
+    def __init__(self, sizes: FieldSizes, config: VectorTowersConfig) -> None:
         super().__init__()
         self.embedding = FieldEmbedding(sizes)
         self.network = MultiLayerPerceptron(sizes.output_width, config.hidden, config.width, dropout=config.dropout)
@@ -51,7 +55,7 @@ class VectorTower(nn.Module):
 class TwoTower(PreRanker):
     """``s = cos(MLP(X_u), MLP(X_i)) / tau``; a row is one unit vector, so retrieval is an inner product."""
 
-    def __init__(self, config: TwoTowerConfig, users: FieldSizes, items: FieldSizes) -> None:
+    def __init__(self, config: VectorTowersConfig, users: FieldSizes, items: FieldSizes) -> None:
         super().__init__()
         self.config = config
         self.user_tower = VectorTower(users, config)

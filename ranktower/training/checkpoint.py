@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,16 +114,37 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) 
     aside.replace(path)
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors of a safetensors file, and what ``save_tensors`` kept about them.
+def load_tensors(path: Path, *, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors of a safetensors file whose names begin with ``prefix``, and what ``save_tensors`` kept about the file.
 
     Raises:
         ConfigError: the file is missing or damaged.
     """
+    with _opened(path) as file:
+        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 - no mapping
+        return {name: file.get_tensor(name) for name in names}, _about(file)
+
+
+def load_about(path: Path) -> dict[str, Any]:
+    """What ``save_tensors`` kept about a file, for which its tensors are not read.
+
+    Raises:
+        ConfigError: the file is missing or damaged.
+    """
+    with _opened(path) as file:
+        return _about(file)
+
+
+def _about(file: Any) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads((file.metadata() or {}).get("about", "{}"))
+    return about
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            about: dict[str, Any] = json.loads((file.metadata() or {}).get("about", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 - no mapping
+            yield file
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file") from None
     except SafetensorError as error:

@@ -25,5 +25,10 @@ def auc(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.bool_]) -> 
 
 def log_loss(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.bool_]) -> float:
     """Mean of ``-log`` of the probability given to what was the case, over ``[n]`` with n at least 1."""
-    of_truth = np.where(labels, probabilities, 1 - probabilities.astype(np.float64))
-    return float(-np.log(of_truth.clip(_LEAST)).mean())
+    return float(-np.log(probability_of_truth(probabilities, labels)).mean())
+
+
+def probability_of_truth(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """What probabilities ``[..., n]`` of a yes gave to what was the case, ``labels [n]``; never 0."""
+    of_truth: NDArray[np.float64] = np.where(labels, probabilities, 1 - probabilities.astype(np.float64))
+    return of_truth.clip(_LEAST)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from ranktower.data.sampling import SamplingOptions
 from ranktower.errors import ConfigError
 from ranktower.losses import HybridOptions
-from ranktower.models import MODEL_NAMES, ModelConfig, RankTowerConfig, TwoTowerConfig
+from ranktower.models import ARFConfig, LRConfig, ModelConfig, RankTowerConfig, TwoTowerConfig
 from ranktower.training.config_file import ConfigFile
 
 Pool = Literal["full_corpus", "impressions"]
@@ -64,23 +64,25 @@ class OptimizerConfig(_Section):
     """Which optimiser, and what it does beside the learning rate.
 
     Attributes:
-        name: Adam, or FTRL-proximal for LR.
+        name: Adam, or FTRL-proximal; where none is named, FTRL for LR and Adam for every other model.
         weight_decay: of Adam, decoupled from the gradient (Loshchilov and Hutter 2019).
         interaction_rate: learning rate of what works on pairs, as a multiple of ``learning_rate``: all that is not of a
             tower, such as RankTower's cross-attention and temperature.
+        beta: of FTRL; see ``FTRLProximal`` for when it should be below the paper's 1.
         l1, l2: of FTRL.
     """
 
     name: Literal["adam", "ftrl"] = "adam"
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     interaction_rate: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    beta: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     l1: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     l2: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _refuse_options_of_the_other(self) -> OptimizerConfig:
-        for key in {"adam": ("l1", "l2"), "ftrl": ("weight_decay",)}[self.name]:
-            if value := getattr(self, key):
+        for key in {"adam": ("beta", "l1", "l2"), "ftrl": ("weight_decay",)}[self.name]:
+            if (value := getattr(self, key)) != type(self).model_fields[key].default:
                 raise ConfigError(f"optimizer.{key}: optimizer.name {self.name!r} has no such option, got {value}")
         return self
 
@@ -97,14 +99,14 @@ class TrainConfig(ConfigFile):
         checkpoint_every_steps: steps that a kill can cost at most.
     """
 
-    tags: ClassVar[frozenset[str]] = MODEL_NAMES
+    unions: ClassVar[frozenset[str]] = frozenset({"model"})
 
     model: ModelConfig = RankTowerConfig()
     loss: HybridOptions = HybridOptions()
     sampling: SamplingOptions = SamplingOptions()
     retrieval: RetrievalConfig = RetrievalConfig()
     validation: ValidationConfig = ValidationConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: OptimizerConfig = Field(default=OptimizerConfig(), validate_default=True)
     warm_start: bool = False
     history_dropout: float = Field(default=0.0, ge=0, lt=1)
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -112,3 +114,24 @@ class TrainConfig(ConfigFile):
     batch_lists: int = Field(default=64, ge=1)
     max_epochs: int = Field(default=20, ge=1)
     checkpoint_every_steps: int = Field(default=100, ge=1)
+
+    @field_validator("optimizer", mode="before")
+    @classmethod
+    def _name_the_optimizer(cls, optimizer: Any, info: ValidationInfo) -> Any:
+        """LR's own, FTRL, unless the configuration names one."""
+        given = optimizer.model_dump(exclude_unset=True) if isinstance(optimizer, OptimizerConfig) else optimizer
+        if isinstance(info.data.get("model"), LRConfig) and isinstance(given, dict):
+            return {"name": "ftrl", **given}
+        return optimizer
+
+    @model_validator(mode="after")
+    def _check_objective(self) -> TrainConfig:
+        """ARF ranks by its own objective alone; every other model needs the configured loss."""
+        weights = {name: getattr(self.loss, name) for name in ("fine_weight", "coarse_weight", "distillation_weight")}
+        if isinstance(self.model, ARFConfig):
+            for name in ("fine_weight", "coarse_weight"):
+                if weights[name]:
+                    raise ConfigError(f"loss.{name}: model.name 'arf' has its own ranking loss, got {weights[name]}")
+        elif not any(weights.values()):
+            raise ConfigError(f"loss: model.name {self.model.name!r} needs a weight above 0, got {weights}")
+        return self

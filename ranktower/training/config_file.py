@@ -17,8 +17,8 @@ class ConfigFile(BaseModel):
     """A frozen configuration that is read from, and written to, one YAML file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    tags: ClassVar[frozenset[str]] = frozenset()
-    """What pydantic puts into an error's path to tell the members of a union apart, and is no key of the file."""
+    unions: ClassVar[frozenset[str]] = frozenset()
+    """Keys of the file that hold one of several sections, or a list of such; a section's ``name`` tells which."""
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -57,7 +57,13 @@ class ConfigFile(BaseModel):
 
     @classmethod
     def _key(cls, location: tuple[int | str, ...]) -> str:
-        return ".".join(str(part) for part in location if part not in cls.tags)
+        parts = list(location)
+        if parts and parts[0] in cls.unions:
+            # What pydantic puts behind the key, and behind a list's index, is the section's name, which is no key.
+            name = next((place for place, part in enumerate(parts) if place and isinstance(part, str)), None)
+            if name is not None:
+                del parts[name]
+        return ".".join(map(str, parts))
 
     def dump(self, path: Path) -> None:
         """Write every key with its value, the defaults too, aside and renamed."""

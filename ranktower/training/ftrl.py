@@ -22,6 +22,9 @@ class FTRLProximal(torch.optim.Optimizer):
 
     The algorithm computes w from z and n when it predicts, here w is computed when they change, which is the same. It
     begins at w = 0; a parameter that begins elsewhere gets the z that stands for its value.
+
+    ``beta`` is 1 in the paper, where a gradient is of one example. Where it is of a mean over a batch, sqrt(n) of a
+    rare coordinate stays far below 1 and its rate close to alpha / beta: a smaller beta lets it adapt.
     """
 
     def __init__(
@@ -32,7 +35,8 @@ class FTRLProximal(torch.optim.Optimizer):
         Raises:
             ValueError: ``lr`` or ``beta`` is not above 0, or ``l1`` or ``l2`` is negative.
         """
-        if min(lr, beta) <= 0 or min(l1, l2) < 0:
+        # In this form, nan is refused as well.
+        if not (lr > 0 and beta > 0 and l1 >= 0 and l2 >= 0):
             raise ValueError(f"FTRL needs lr, beta > 0 and l1, l2 >= 0, got lr={lr}, beta={beta}, l1={l1}, l2={l2}")
         super().__init__(params, {"lr": lr, "beta": beta, "l1": l1, "l2": l2})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ranktower.blocks import SideFeatures
 from ranktower.data.dataset import PreparedDataset
 from ranktower.data.sampling import FullStageSampler, ListBatch
-from ranktower.errors import ConfigError
+from ranktower.errors import ConfigError, DivergedError
 from ranktower.losses import hybrid_parts
 from ranktower.models import EncodedLists, PreRanker, TwoTower, build_model
 from ranktower.training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_tensors
@@ -26,7 +26,7 @@ from ranktower.training.curve import LOSS_PARTS
 from ranktower.training.evaluation import EvaluationOptions, ModelScorer, evaluate
 from ranktower.training.optimizer import build_optimizer
 from ranktower.training.run import RunFolder
-from ranktower.training.tensors import Thinned, field_sizes, history_bags, side_features, take, thin_bags, to_device
+from ranktower.training.tensors import History, field_sizes, hide_items, histories, side_features, take, to_device
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,18 @@ class DeviceFeatures:
 
 
 def encode_lists(
-    model: PreRanker, features: DeviceFeatures, batch: ListBatch, *, thinned: Thinned = ()
+    model: PreRanker, features: DeviceFeatures, batch: ListBatch, *, hidden_from: Sequence[History] = ()
 ) -> EncodedLists:
     """A batch of lists through the towers, each distinct item once.
 
-    ``thinned`` names the user's bags of which entries are hidden, each with its probability.
+    ``hidden_from`` are the histories of which entries are hidden from this step.
     """
     device = features.users.codes.device
     items = np.where(batch.mask, batch.item_rows, batch.item_rows[0, 0])
     distinct, places = np.unique(items, return_inverse=True)
     item_features = take(features.items, torch.from_numpy(distinct.astype(np.int64)).to(device))
     user_features = take(features.users, torch.from_numpy(batch.user_rows.astype(np.int64)).to(device))
-    user_features = thin_bags(user_features, thinned)
+    user_features = hide_items(user_features, hidden_from)
     return EncodedLists(
         users=model.encode_users(user_features),
         items=model.encode_items(item_features),
@@ -108,7 +108,7 @@ class Trainer:
         if config.warm_start and retrieved:
             _warm_start(self.model, retrieved.model)
         self.optimizer = build_optimizer(self.model, config.optimizer, learning_rate=config.learning_rate)
-        self.thinned = history_bags(dataset, config.history_dropout)
+        self.histories = histories(dataset, config.history_dropout, device)
         self.best: dict[str, Tensor] = {}
         self.progress = Progress(config.digest(), dataset.data_id, dataset.teacher_id)
         self.started = time.monotonic()
@@ -129,7 +129,7 @@ class Trainer:
         Without a user who has a positive in the validation split there is no best model: the last one is written.
 
         Raises:
-            ConfigError: the loss is not finite any more.
+            DivergedError: the loss is not finite any more.
         """
         per_epoch = self.sampler.num_batches(self.config.batch_lists)
         total, done = per_epoch * self.config.max_epochs, self.progress.step
@@ -162,8 +162,8 @@ class Trainer:
         progress = self.progress
         progress.step += 1
         # What a step draws (dropout, hidden history) depends on its number alone, so a resumed run draws the same.
-        torch.manual_seed(self.config.seed + (progress.step << 32))
-        lists = encode_lists(self.model, self.features, batch, thinned=self.thinned)
+        torch.manual_seed(_seed_of(self.config.seed, progress.step))
+        lists = encode_lists(self.model, self.features, batch, hidden_from=self.histories)
         scores = self.model.score_pairs(lists.users, lists.item_lists())
         parts = hybrid_parts(
             scores,
@@ -181,7 +181,7 @@ class Trainer:
         values = [parts.distillation.item(), parts.fine.item(), parts.coarse.item(), auxiliary.item()]
         if not math.isfinite(sum(values)):
             told = ", ".join(f"{part} {value}" for part, value in zip(LOSS_PARTS, values, strict=True))
-            raise ConfigError(
+            raise DivergedError(
                 f"the loss of step {progress.step} is not finite ({told}); "
                 f"learning_rate is {self.config.learning_rate}, a lower one may help"
             )
@@ -228,6 +228,11 @@ class Trainer:
             progress.pending = []
         progress.seconds = time.monotonic() - self.started
         save_checkpoint(self.folder.checkpoint, self.model, self.best, self.optimizer, progress)
+
+
+def _seed_of(seed: int, step: int) -> int:
+    """Of a step's draws; mixed to 32 bits, because torch's generator on the CPU reads no more of a seed."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
 
 
 def _warm_start(model: PreRanker, retrieval: TwoTower) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import torch
 from torch import nn
 
@@ -13,14 +15,21 @@ _TOWERS = ("user_tower.", "item_tower.")
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig, *, learning_rate: float) -> torch.optim.Optimizer:
-    """Adam (AdamW where ``weight_decay`` is above 0) or FTRL, one group for the towers and one for the pair part."""
-    towers = [parameter for name, parameter in model.named_parameters() if name.startswith(_TOWERS)]
-    pairs = [parameter for name, parameter in model.named_parameters() if not name.startswith(_TOWERS)]
-    groups = [
-        {"params": parameters, "lr": rate}
-        for parameters, rate in ((towers, learning_rate), (pairs, learning_rate * config.interaction_rate))
-        if parameters
-    ]
+    """Adam (AdamW where ``weight_decay`` is above 0) or FTRL; the towers have one learning rate, the pair part another.
+
+    Only matrices decay: a bias, a norm's scale, a temperature or an uncertainty has no reason to be near 0.
+    """
+    parameters: defaultdict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        rate = learning_rate * (1.0 if name.startswith(_TOWERS) else config.interaction_rate)
+        parameters[rate, parameter.dim() > 1].append(parameter)
     if config.name == "ftrl":
-        return FTRLProximal(groups, l1=config.l1, l2=config.l2)
-    return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
+        groups = [{"params": own, "lr": rate} for (rate, _), own in parameters.items()]
+        return FTRLProximal(groups, beta=config.beta, l1=config.l1, l2=config.l2)
+    return torch.optim.AdamW(
+        [
+            {"params": own, "lr": rate, "weight_decay": config.weight_decay if is_matrix else 0.0}
+            for (rate, is_matrix), own in parameters.items()
+        ],
+        fused=True,
+    )

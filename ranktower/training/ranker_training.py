@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ranktower.blocks import FieldSizes, SideFeatures
 from ranktower.data.dataset import PreparedDataset, Side
 from ranktower.data.encoder import SideEncoder
-from ranktower.errors import ConfigError
+from ranktower.errors import ConfigError, DivergedError
 from ranktower.models.ranker import Ranker
 from ranktower.training.classification_metrics import log_loss
 from ranktower.training.teacher_config import TeacherConfig
@@ -32,7 +32,9 @@ _BLOCK = 8192
 class PairFeatures:
     """Features of all users and items as rankers read them, on their device.
 
-    Histories are left out: they hold the training positives, so a ranker could read the label it is asked for off them.
+    Histories are left out. One of positives holds the training positives, so a ranker could read the label it is asked
+    for off it. One of impressions holds the items of training pairs and of no others, so what a ranker learns from it
+    tells nothing about pairs of validation and test.
     """
 
     users: SideFeatures
@@ -42,10 +44,17 @@ class PairFeatures:
 
     @classmethod
     def of(cls, dataset: PreparedDataset, device: torch.device) -> Self:
-        """Of a prepared data set."""
+        """Of a prepared data set.
+
+        Raises:
+            ConfigError: a side has nothing but histories.
+        """
         (users, user_sizes), (items, item_sizes) = (
-            _without_histories(side, encoder, device)
-            for side, encoder in ((dataset.users, dataset.encoder.user), (dataset.items, dataset.encoder.item))
+            _without_histories(name, side, encoder, device)
+            for name, side, encoder in (
+                ("user", dataset.users, dataset.encoder.user),
+                ("item", dataset.items, dataset.encoder.item),
+            )
         )
         return cls(users, items, user_sizes, item_sizes)
 
@@ -55,7 +64,15 @@ class PairFeatures:
         return logits
 
 
-def _without_histories(side: Side, encoder: SideEncoder, device: torch.device) -> tuple[SideFeatures, FieldSizes]:
+def _without_histories(
+    name: str, side: Side, encoder: SideEncoder, device: torch.device
+) -> tuple[SideFeatures, FieldSizes]:
+    if all(field.kind == "history" for field in encoder.fields):
+        histories = ", ".join(field.name for field in encoder.fields) or "none"
+        raise ConfigError(
+            f"the data's features.yaml: {name}_features leave the teacher nothing to read, because it leaves out "
+            f"histories ({histories}); add at least {{name: {name}_id, kind: categorical}}"
+        )
     features, sizes = side_features(side.features), field_sizes(encoder)
     bags = [field for field in encoder.fields if field.is_bag]
     kept = [place for place, field in enumerate(bags) if field.kind != "history"]
@@ -113,22 +130,27 @@ def train_ranker(
         One row a validation: ``epochs`` trained by then and ``log_loss``.
 
     Raises:
-        ConfigError: as ``predict``.
+        DivergedError: the training loss, or a logit on validation, is not finite any more.
     """
     # Fused: a step touches every row of the embedding table, and passes over it are what it costs.
     optimizer = torch.optim.Adam(ranker.parameters(), lr=config.learning_rate, fused=True)
     num_batches = -(-len(training) // config.batch_pairs)
     parts = config.validations_per_epoch
-    marks = {-(-num_batches * (part + 1) // parts) for part in range(parts)} if len(validation) else set()
+    # The last batch of an epoch is always one of them.
+    marks = {-(-num_batches * (part + 1) // parts) for part in range(parts)}
     history: list[dict[str, float]] = []
     # As long as nothing is validated, the best state is the ranker's own, whatever it becomes.
     best, best_loss, stale = ranker.state_dict(), math.inf, 0
     for epoch in range(config.max_epochs):
         order = torch.randperm(len(training)).to(training.labels.device)
         for number, batch in enumerate(torch.split(order, config.batch_pairs), start=1):
-            _step(ranker, features, training.take(batch), optimizer, config.positive_weight)
+            trained = _step(ranker, features, training.take(batch), optimizer, config.positive_weight)
             bar.update(len(batch))
             if number not in marks:
+                continue
+            if not trained.isfinite():
+                raise DivergedError(f"{type(ranker).__name__}: the training loss is {trained:g}; lower learning_rate")
+            if not len(validation):
                 continue
             loss = _validate(ranker, features, validation, config.positive_weight)
             history.append({"epochs": epoch + number / num_batches, "log_loss": loss})
@@ -150,16 +172,17 @@ def predict(
     ``positive_weight`` is what the ranker was trained with; its odds are divided by it.
 
     Raises:
-        ConfigError: the ranker gives something that is no number: its training went astray.
+        DivergedError: a logit is not finite: the ranker's training went astray.
     """
     ranker.eval()
     with torch.inference_mode():
         blocks = zip(torch.split(user_rows, _BLOCK), torch.split(item_rows, _BLOCK), strict=True)
         logits = torch.cat([features.logits(ranker, users, items) for users, items in blocks])
-        probabilities: Floats = torch.sigmoid(logits - math.log(positive_weight)).cpu().numpy()
     ranker.train()
-    if not np.isfinite(probabilities).all():
-        raise ConfigError(f"{type(ranker).__name__} gives probabilities that are no numbers; lower learning_rate")
+    # Looked at before the sigmoid, which makes a probability of an infinite logit.
+    if not logits.isfinite().all():
+        raise DivergedError(f"{type(ranker).__name__}: a logit is not finite; lower learning_rate")
+    probabilities: Floats = torch.sigmoid(logits - math.log(positive_weight)).cpu().numpy()
     return probabilities
 
 
@@ -174,9 +197,11 @@ def _step(
     batch: Impressions,
     optimizer: torch.optim.Optimizer,
     positive_weight: float,
-) -> None:
+) -> Tensor:
+    """One step; returns the loss before it."""
     logits = features.logits(ranker, batch.user_rows, batch.item_rows)
     loss = F.binary_cross_entropy_with_logits(logits, batch.labels, pos_weight=logits.new_tensor(positive_weight))
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
+    return loss.detach()

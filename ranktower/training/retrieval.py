@@ -11,7 +11,7 @@ from ranktower.data.dataset import TRAIN, PreparedDataset
 from ranktower.errors import ConfigError
 from ranktower.models import TwoTower
 from ranktower.training.config import RetrievalConfig
-from ranktower.training.tensors import field_sizes, history_bags, side_features, take, thin_bags, to_device
+from ranktower.training.tensors import field_sizes, hide_items, histories, side_features, take, to_device
 
 
 def train_retrieval(
@@ -41,7 +41,7 @@ def train_retrieval(
     model = TwoTower(config.model, field_sizes(dataset.encoder.user), field_sizes(dataset.encoder.item)).to(device)
     users = to_device(side_features(dataset.users.features), device)
     items = to_device(side_features(dataset.items.features), device)
-    thinned = history_bags(dataset, config.history_dropout)
+    hidden_from = histories(dataset, config.history_dropout, device)
     user_rows = torch.from_numpy(interactions.user_row[positive].astype(np.int64))
     item_rows = torch.from_numpy(interactions.item_row[positive].astype(np.int64))
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
@@ -56,7 +56,7 @@ def train_retrieval(
                 drawn = torch.randint(len(dataset.items), (config.num_negatives,), generator=generator)
                 user_batch, item_batch = take(users, user_rows[pairs].to(device)), item_rows[pairs]
                 # One tower run for positives and negatives together.
-                user_batch = thin_bags(user_batch, thinned)
+                user_batch = hide_items(user_batch, hidden_from)
                 vectors = model.encode_items(take(items, torch.cat([item_batch, drawn]).to(device)))[0]
                 (user_vectors,) = model.encode_users(user_batch)
                 scale = model.log_tau.exp()

@@ -1,9 +1,9 @@
 """The teacher (METHOD §5): rankers trained fold by fold, and the soft labels that their weighted means give.
 
-No impression's soft label knows the impression's own feedback. The training impressions are split into folds; for each
-fold every ranker is trained on the others, and these models alone predict it. Their weights are the fold's own too,
-fitted on what they predict for the validation split. Impressions of validation and test, which no model is trained on,
-get the mean over all folds.
+No training impression's soft label knows the impression's own feedback. The training impressions are split into folds;
+for each fold every ranker is trained on the others, and these models alone predict it. Their weights are the fold's own
+too, fitted on what they predict for the validation split. Impressions of validation and test, which no model is trained
+on, get the mean over all folds.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from tqdm import tqdm
 from ranktower.data.dataset import PreparedDataset
 from ranktower.errors import ConfigError
 from ranktower.models.ranker_choice import AnyRankerConfig, build_ranker
-from ranktower.training.checkpoint import load_tensors, save_tensors
+from ranktower.training.checkpoint import load_about, save_tensors
 from ranktower.training.ranker_training import Impressions, PairFeatures, predict, train_ranker
 from ranktower.training.teacher_assembly import assemble
 from ranktower.training.teacher_config import TeacherConfig
-from ranktower.training.teacher_folder import TeacherFolder
+from ranktower.training.teacher_folder import TeacherFolder, UnfinishedTeacherError, check_member
 from ranktower.training.teacher_splits import Places, TeacherSplits
 
 
@@ -31,6 +31,9 @@ class TeacherTrainer:
 
     Each ranker of each fold is a file of its own, so a kill costs the one that is being trained. The result is the same
     to the bit on one kind of machine with one number of threads.
+
+    Attributes:
+        reused: ``fit`` found the teacher finished and whole, and made nothing.
     """
 
     def __init__(
@@ -44,9 +47,10 @@ class TeacherTrainer:
     ) -> None:
         self.dataset, self.config, self.folder, self.show_bar = dataset, config, folder, progress_bar
         self.device = device
+        self.reused = False
 
     def fit(self) -> dict[str, Any]:
-        """Train what is missing, fit the weights, write scores and report.
+        """Train what is missing, fit the weights, write scores and report; damaged ones are written again.
 
         Returns:
             The report, as ``teacher.json`` holds it.
@@ -56,8 +60,10 @@ class TeacherTrainer:
                 teaches nothing, or a loss is not finite any more.
         """
         self._refuse_another()
-        if self.folder.report.is_file():
-            return self.folder.read_report(self.dataset)
+        finished = self._finished()
+        if finished is not None:
+            self.reused = True
+            return finished
         config = self.config
         self.splits = TeacherSplits.of(self.dataset, num_folds=config.num_folds, seed=config.seed)
         self.folder.path.mkdir(parents=True, exist_ok=True)
@@ -80,10 +86,16 @@ class TeacherTrainer:
             raise ConfigError(
                 f"{folder.path}: holds a teacher of another configuration (see its config.yaml); give another --out"
             )
-        for path in folder.path.glob("*.safetensors"):
-            found = load_tensors(path)[1].get("data_id")
-            if found != self.dataset.data_id:
-                raise ConfigError(f"{folder.path}: holds a teacher of other data (data_id {found}); give another --out")
+        for path in sorted(folder.path.glob("*.safetensors")):
+            check_member(path, load_about(path), data_id=self.dataset.data_id, config=self.config)
+
+    def _finished(self) -> dict[str, Any] | None:
+        try:
+            report = self.folder.read_report(self.dataset)
+            self.folder.read_scores(report)
+        except UnfinishedTeacherError:
+            return None
+        return report
 
     def _train(self, missing: list[tuple[AnyRankerConfig, int]]) -> None:
         self.features = PairFeatures.of(self.dataset, self.device)
@@ -117,6 +129,7 @@ class TeacherTrainer:
             tensors[f"predictions.{name}"] = torch.from_numpy(found)
         about = {
             "data_id": self.dataset.data_id,
+            "config_digest": config.digest(),
             "validations": validations,
             "num_trained": round(len(training) * (validations[-1]["epochs"] if validations else config.max_epochs)),
             "seconds": seconds,

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ranktower.data.dataset import PreparedDataset, array_sha256
+from ranktower.errors import ConfigError
 from ranktower.training.checkpoint import load_tensors
 from ranktower.training.classification_metrics import auc, log_loss
 from ranktower.training.ranker_training import Floats
 from ranktower.training.teacher_config import TeacherConfig
 from ranktower.training.teacher_folder import TeacherFolder
-from ranktower.training.teacher_splits import ON_TEST, ON_VALIDATION, OUT_OF_FOLD, TeacherSplits
+from ranktower.training.teacher_splits import ON_TEST, ON_VALIDATION, OUT_OF_FOLD, Places, TeacherSplits
 from ranktower.training.teacher_weights import fit_weights
 
 
@@ -26,10 +27,15 @@ def assemble(
     The report gives AUC and log loss of every member, and of the ensemble, on the training split out of fold and on
     validation and test as the mean over the folds. Weights and the end of training were chosen on validation, so its
     figures there flatter.
+
+    Raises:
+        ConfigError: a ranker's file is missing or damaged.
     """
     names = [member.name for member in config.members]
-    files = [[load_tensors(folder.member(name, fold)) for fold in range(config.num_folds)] for name in names]
-    predictions = [[_predictions(tensors) for tensors, _ in member] for member in files]
+    files = [
+        [_read(folder.member(name, fold), splits.predicted(fold)) for fold in range(config.num_folds)] for name in names
+    ]
+    predictions = [[predicted for predicted, _ in member] for member in files]
     labels = dataset.interactions.feedback > 0
     # [num_folds, M]
     weights = np.stack(
@@ -47,7 +53,7 @@ def assemble(
             {
                 "name": name,
                 "weight": float(weights[:, place].mean()),
-                **_training(files[place]),
+                **_training([about for _, about in files[place]]),
                 **_quality(_scores(predictions, alone, splits, len(labels)), labels, splits),
             }
         )
@@ -61,8 +67,16 @@ def assemble(
     }
 
 
-def _predictions(tensors: dict[str, Tensor]) -> dict[str, Floats]:
-    return {name: tensors[f"predictions.{name}"].numpy() for name in (OUT_OF_FOLD, ON_VALIDATION, ON_TEST)}
+def _read(path: Path, predicted: dict[str, Places]) -> tuple[dict[str, Floats], dict[str, Any]]:
+    """What the ranker in a file predicts, by name, and what is told about it. Its weights are not read."""
+    tensors, about = load_tensors(path, prefix="predictions.")
+    for name, places in predicted.items():
+        found = tensors.get(f"predictions.{name}")
+        if found is None or found.shape != (len(places),):
+            raise ConfigError(
+                f"{path}: damaged, it has no {len(places)} predictions.{name}; remove it to train it again"
+            )
+    return {name: tensors[f"predictions.{name}"].numpy() for name in predicted}, about
 
 
 def _scores(
@@ -92,9 +106,8 @@ def _quality(scores: Floats, labels: NDArray[np.bool_], splits: TeacherSplits) -
     }
 
 
-def _training(files: list[tuple[dict[str, Tensor], dict[str, Any]]]) -> dict[str, Any]:
+def _training(abouts: list[dict[str, Any]]) -> dict[str, Any]:
     """How a member was trained, over its folds."""
-    abouts = [about for _, about in files]
     seconds = sum(about["seconds"] for about in abouts)
     return {
         "num_parameters": abouts[0]["num_parameters"],

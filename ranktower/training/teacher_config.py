@@ -28,7 +28,8 @@ class TeacherConfig(ConfigFile):
         batch_pairs: impressions a step.
         learning_rate: of Adam.
         positive_weight: of a positive in the log loss (Covington et al. 2016). A model so trained learns odds that are
-            this many times too large; they are divided by it again, so that p stays a probability.
+            this many times too large; they are divided by it again, so that p stays a probability. 1 by default, the
+            plain log loss: a weight lifts rare positives, and in KuaiRand 37 % of the impressions are positive.
         seed: of the folds, the initial weights and the order of the impressions.
     """
 

@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from ranktower.data.dataset import PreparedDataset
+from ranktower.errors import ConfigError
 from ranktower.models.ranker import Ranker
 from ranktower.models.ranker_choice import build_ranker
 from ranktower.training.checkpoint import load_tensors
 from ranktower.training.ranker_training import Floats, PairFeatures, predict
 from ranktower.training.teacher_config import TeacherConfig
-from ranktower.training.teacher_folder import TeacherFolder
+from ranktower.training.teacher_folder import TeacherFolder, check_member
 
 Rows = NDArray[np.integer[Any]]
 
@@ -36,7 +37,13 @@ class TeacherEnsemble:
         """
         device = device or torch.device("cpu")
         teacher = TeacherFolder(folder)
-        report, config = teacher.read_report(dataset), TeacherConfig.load(teacher.config)
+        report = teacher.read_report(dataset)
+        config = TeacherConfig.parse(report["config"], where=str(teacher.report))
+        if [len(weights) for weights in report["weights_by_fold"]] != [len(config.members)] * config.num_folds:
+            raise ConfigError(
+                f"{teacher.report}: weights_by_fold are not those of {len(config.members)} members in "
+                f"{config.num_folds} folds"
+            )
         features = PairFeatures.of(dataset, device)
         rankers = []
         for fold, weights in enumerate(report["weights_by_fold"]):
@@ -44,8 +51,7 @@ class TeacherEnsemble:
                 if not weight:
                     continue
                 ranker = build_ranker(member, features.user_sizes, features.item_sizes)
-                tensors, _ = load_tensors(teacher.member(member.name, fold))
-                ranker.load_state_dict({name: tensors[f"model.{name}"] for name in ranker.state_dict()})
+                _restore(ranker, teacher.member(member.name, fold), data_id=dataset.data_id, config=config)
                 rankers.append((weight / config.num_folds, ranker.to(device)))
         return cls(features, rankers, positive_weight=config.positive_weight)
 
@@ -57,3 +63,12 @@ class TeacherEnsemble:
         for share, ranker in self.rankers:
             mean += share * predict(ranker, self.features, users, items, positive_weight=self.positive_weight)
         return mean.clip(0, 1).astype(np.float32)
+
+
+def _restore(ranker: Ranker, path: Path, *, data_id: str, config: TeacherConfig) -> None:
+    tensors, about = load_tensors(path, prefix="model.")
+    check_member(path, about, data_id=data_id, config=config)
+    try:
+        ranker.load_state_dict({name.removeprefix("model."): tensor for name, tensor in tensors.items()})
+    except RuntimeError as error:
+        raise ConfigError(f"{path}: damaged, {' '.join(str(error).split())}") from None

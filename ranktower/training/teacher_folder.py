@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +11,19 @@ from typing import Any
 import numpy as np
 
 from ranktower.data.dataset import PreparedDataset, array_sha256
+from ranktower.embedding_store.durable import write_file
 from ranktower.errors import ConfigError
 from ranktower.training.ranker_training import Floats
+from ranktower.training.teacher_config import TeacherConfig
+
+_KEYS = ("data_id", "teacher_id", "config", "weights_by_fold", "members", "ensemble")
+
+
+class UnfinishedTeacherError(ConfigError):
+    """A teacher's report or scores are missing or damaged; ``ranktower teach`` makes them from its members."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}; run 'ranktower teach'"
 
 
 @dataclass(frozen=True)
@@ -43,30 +55,61 @@ class TeacherFolder:
         """The report of a finished teacher of ``dataset``.
 
         Raises:
-            ConfigError: there is no finished teacher in the folder, or it is one of other data.
+            UnfinishedTeacherError: there is no report, or it is damaged.
+            ConfigError: the teacher is one of other data.
         """
         try:
             report: dict[str, Any] = json.loads(self.report.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise ConfigError(
-                f"{self.path}: no finished teacher, {self.report.name} is missing; run 'ranktower teach'"
-            ) from None
+            raise UnfinishedTeacherError(f"{self.path}: no finished teacher, {self.report.name} is missing") from None
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{self.report}: cannot be read: {error}") from None
+            raise UnfinishedTeacherError(f"{self.report}: cannot be read: {error}") from None
+        lacking = [key for key in _KEYS if not isinstance(report, dict) or key not in report]
+        if lacking:
+            raise UnfinishedTeacherError(f"{self.report}: damaged, it lacks {', '.join(lacking)}")
         if report["data_id"] != dataset.data_id:
             raise ConfigError(
                 f"{self.path}: a teacher of other data (data_id {report['data_id'][:12]}, not {dataset.data_id[:12]})"
             )
         return report
 
+    def read_scores(self, report: dict[str, Any]) -> Floats:
+        """The soft labels that ``report`` tells of.
+
+        Raises:
+            UnfinishedTeacherError: they are missing, or not those whose hash is the report's ``teacher_id``.
+        """
+        try:
+            scores: Floats = np.load(self.scores, allow_pickle=False)
+        except (OSError, EOFError, ValueError) as error:
+            raise UnfinishedTeacherError(f"{self.scores}: cannot be read: {error}") from None
+        if array_sha256(scores) != report["teacher_id"]:
+            raise UnfinishedTeacherError(
+                f"{self.scores}: damaged, its SHA-256 is not the teacher_id of {self.report.name}"
+            )
+        return scores
+
     def write(self, scores: Floats, report: dict[str, Any]) -> None:
-        """Write scores and report, each aside and renamed; the report comes last, and says that all is there."""
-        aside = self.scores.with_name(f".{self.scores.stem}.part.npy")
-        np.save(aside, scores, allow_pickle=False)
-        aside.replace(self.scores)
-        aside = self.report.with_name(f".{self.report.name}.part")
-        aside.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        aside.replace(self.report)
+        """Write scores and report, each whole or not at all; the report comes last, and says that all is there."""
+        content = io.BytesIO()
+        np.save(content, scores, allow_pickle=False)
+        write_file(self.scores, content.getvalue())
+        write_file(self.report, (json.dumps(report, indent=2) + "\n").encode())
+
+
+def check_member(path: Path, about: dict[str, Any], *, data_id: str, config: TeacherConfig) -> None:
+    """Refuse a member's file that tells ``about`` itself that it is another teacher's.
+
+    Raises:
+        ConfigError: it was trained on other data or by another configuration.
+    """
+    for key, wanted in (("data_id", data_id), ("config_digest", config.digest())):
+        # The first teachers' files have no config_digest.
+        found = about.get(key, wanted)
+        if found != wanted:
+            raise ConfigError(
+                f"{path}: of a teacher with {key} {found[:12]}, not {wanted[:12]}; each needs a folder of its own"
+            )
 
 
 def with_teacher(dataset: PreparedDataset, folder: Path) -> PreparedDataset:
@@ -80,14 +123,8 @@ def with_teacher(dataset: PreparedDataset, folder: Path) -> PreparedDataset:
     """
     teacher = TeacherFolder(folder)
     report = teacher.read_report(dataset)
-    try:
-        scores: Floats = np.load(teacher.scores, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{teacher.scores}: cannot be read: {error}") from None
-    if array_sha256(scores) != report["teacher_id"]:
-        raise ConfigError(f"{teacher.scores}: damaged, its SHA-256 is not the teacher_id of {teacher.report.name}")
     return replace(
         dataset,
-        interactions=replace(dataset.interactions, teacher_scores=scores),
+        interactions=replace(dataset.interactions, teacher_scores=teacher.read_scores(report)),
         info={**dataset.info, "teacher_id": report["teacher_id"]},
     )

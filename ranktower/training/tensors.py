@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,8 +14,20 @@ from ranktower.blocks import FieldSizes, SideFeatures
 from ranktower.data.dataset import PreparedDataset
 from ranktower.data.encoder import EncodedFeatures, SideEncoder
 
-# A side's bags, by place, of which entries are hidden in training, each with its probability.
-Thinned = tuple[tuple[int, float], ...]
+
+@dataclass(frozen=True)
+class History:
+    """A bag of the user's that lists items, and of which entries are hidden in training.
+
+    Attributes:
+        place: among the user's bags.
+        item_rows: int64 ``[cardinality]``, the item that each code stands for; 0 for the unknown code.
+        dropout: probability that an entry is hidden.
+    """
+
+    place: int
+    item_rows: Tensor
+    dropout: float
 
 
 def field_sizes(encoder: SideEncoder) -> FieldSizes:
@@ -43,27 +57,40 @@ def take(features: SideFeatures, rows: Tensor) -> SideFeatures:
     )
 
 
-def history_bags(dataset: PreparedDataset, dropout: float) -> Thinned:
-    """The user's histories, by their places among the bags; none where ``dropout`` is 0."""
+def histories(dataset: PreparedDataset, dropout: float, device: torch.device) -> tuple[History, ...]:
+    """The user's histories; none where ``dropout`` is 0."""
     if not dropout:
         return ()
+    rows = {item_id: row for row, item_id in enumerate(dataset.items.ids.tolist())}
     bags = [field for field in dataset.encoder.user.fields if field.is_bag]
-    return tuple((place, dropout) for place, field in enumerate(bags) if field.kind == "history")
+    return tuple(
+        History(place, torch.tensor([0, *(rows[item_id] for item_id in field.vocabulary)], device=device), dropout)
+        for place, field in enumerate(bags)
+        if field.kind == "history"
+    )
 
 
-def thin_bags(features: SideFeatures, thinned: Thinned) -> SideFeatures:
-    """The features with entries of the named bags left out at random, by torch's generator.
+def hide_items(features: SideFeatures, hidden_from: Sequence[History]) -> SideFeatures:
+    """The features of n users with items left out of their histories at random, by torch's generator.
 
+    An item is hidden from all of a user's histories or from none, else the one would give away what the other hides.
     The entries that stay keep no order, which a mean-pooled bag does not have.
     """
-    bags, counts = list(features.bag_values), list(features.bag_lengths)
-    for bag, dropout in thinned:
-        values = bags[bag]
-        valid = torch.arange(values.shape[1], device=values.device) < counts[bag].unsqueeze(1)
-        kept = valid & (torch.rand(values.shape, device=values.device) >= dropout)
+    if not hidden_from:
+        return features
+    bags, lengths = list(features.bag_values), list(features.bag_lengths)
+    device = features.codes.device
+    # One number an item, turned by one number a user: uniform for every pair, without drawing one for each.
+    by_item = torch.rand(1 + max(int(history.item_rows.max()) for history in hidden_from), device=device)
+    by_user = torch.rand(len(features.codes), 1, device=device)
+    for history in hidden_from:
+        values = bags[history.place]
+        drawn = (by_item[history.item_rows[values]] + by_user) % 1
+        valid = torch.arange(values.shape[1], device=device) < lengths[history.place].unsqueeze(1)
+        kept = valid & (drawn >= history.dropout)
         order = torch.argsort(kept.to(torch.int8), dim=1, descending=True)
-        bags[bag], counts[bag] = torch.gather(values, 1, order), kept.sum(dim=1)
-    return SideFeatures(features.codes, tuple(bags), tuple(counts))
+        bags[history.place], lengths[history.place] = torch.gather(values, 1, order), kept.sum(dim=1)
+    return SideFeatures(features.codes, tuple(bags), tuple(lengths))
 
 
 def to_device(features: SideFeatures, device: torch.device) -> SideFeatures:

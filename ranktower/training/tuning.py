@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ranktower.errors import ConfigError
+from ranktower.errors import ConfigError, DivergedError
 
 
 class SearchRange(BaseModel):
@@ -134,7 +134,7 @@ def tune(
 
 
 def _run(study: optuna.Study, trial: Trial, objective: Objective, space: Mapping[str, SearchRange]) -> None:
-    """One trial to its end, pruned or not."""
+    """One trial to its end, pruned or not; one that diverges counts as pruned, it found out that its values are bad."""
     values = {name: one.suggest(trial, name) for name, one in space.items()}
     reported = 0
 
@@ -148,7 +148,7 @@ def _run(study: optuna.Study, trial: Trial, objective: Objective, space: Mapping
 
     try:
         study.tell(trial, objective(values, report))
-    except optuna.TrialPruned:
+    except (optuna.TrialPruned, DivergedError):
         study.tell(trial, state=TrialState.PRUNED)
 
 

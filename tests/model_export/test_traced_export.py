@@ -47,6 +47,8 @@ def train(
     def run(name: str) -> TrainedRun:
         if name not in runs:
             content = small_config.model_dump() | {"model": {"name": name}, "max_epochs": 1}
+            if name == "arf":
+                content["loss"] = {"fine_weight": 0, "coarse_weight": 0}
             folder = RunFolder(tmp_path_factory.mktemp("runs") / name)
             config = TrainConfig.model_validate(content)
             run_training(simulated, config, folder, device=torch.device("cpu"), show_bar=False)

@@ -22,6 +22,7 @@ datasets:
     prepare: {min_impressions: 20, min_positives: 3}
     simulator: {num_users: 150, num_items: 300, requests_per_user: 8.0, seed: 5}
     teacher: false
+    teacher_config: {members: [{name: deepfm, width: 4, hidden: [8]}], num_folds: 2, max_epochs: 1, batch_pairs: 128}
 base:
   retrieval: {model: {width: 16, hidden: [32]}, epochs: 1, num_retrieved: 50}
   sampling: {max_impressions: 20, num_candidates: 5, num_random: 10}
@@ -63,7 +64,12 @@ extras:
     train_users: [0.5, 1.0]
     rows: [{name: ranktower, title: RankTower}]
 tuning: {num_trials: 1, num_users: 60, change: {max_epochs: 1}}
-test: {k: 20, consistency: {num_users: 20, num_candidates: 40}, calibration: {num_users: 30, num_bins: 4}}
+test:
+  k: 20
+  impressions_k: 5
+  consistency: {num_users: 20, num_candidates: 40}
+  calibration: {num_users: 30, num_bins: 4}
+significance: {num_draws: 50}
 cost: {num_candidates: 50, num_rounds: 2, runs_a_round: 2}
 """
 
@@ -96,11 +102,12 @@ def identity() -> DataIdentity:
 def folder(tmp_path: Path, identity: DataIdentity) -> ResultFolder:
     """Results on a data set that exists only here."""
     folder = ResultFolder(tmp_path / "results" / "tiny")
-    evaluation = {"recall": 0.1, "ndcg": 0.05, "num_users": 40}
+    evaluation = {"recall": 0.1, "ndcg": 0.05, "num_users": 40, "k": 20}
     counts = {"active_users": 147, "items": 300, "train": 6000, "validation": 900, "test": 1800}
-    about = {"data_id": identity.data_id, "teacher_id": identity.teacher_id, "title": "tiny cascade", "k": 20}
+    about = {"data_id": identity.data_id, "teacher_id": identity.teacher_id, "title": "tiny cascade"}
     about |= {"counts": counts, "options": {"min_impressions": 20, "min_positives": 3}, "teacher": None}
-    write_json(folder.dataset, about | {"popularity": {"full_corpus": evaluation, "impressions": evaluation}})
+    popularity = {"full_corpus": evaluation, "impressions": evaluation | {"k": 5}}
+    write_json(folder.dataset, about | {"popularity": popularity})
     return folder
 
 
@@ -112,17 +119,19 @@ def write_result(folder: ResultFolder, identity: DataIdentity) -> Callable[..., 
         users = np.clip(np.random.default_rng(run.config.seed).normal(ndcg, 0.05, size=40), 0, 1)
         figures = {"recall": 2 * ndcg, "ndcg": float(users.mean()), "num_users": 40}
         bins = {"ece": 0.02, "predicted": [0.1, 0.9], "observed": [0.2, 0.8]}
+        steps = {"best_step": 10 + 5 * run.config.seed, "steps": 20, "steps_per_epoch": 10}
         path = folder.run(run, identity)
         made: dict[str, Any] = {
             "key": run.key(identity),
             "name": run.name,
             "seed": run.config.seed,
             "config": run.config.model_dump(mode="json"),
+            "test": run.test.model_dump(mode="json"),
             "date": "2026-01-02",
             "command": "ranktower experiment",
             "machine": {"cpu": "a CPU", "num_cores": 2},
             "versions": {"python": "3.11"},
-            "training": {"num_parameters": 1000, "seconds": 12.5, "pairs_per_s": 5000},
+            "training": {"num_parameters": 1000, "seconds": 12.5, "pairs_per_s": 5000, **steps},
             "metrics": {"full_corpus": figures, "impressions": figures},
             "per_user": {"ndcg": pack(users), "recall": pack(users)},
             "consistency": {"overlap@10": 0.4, "overlap@100": 0.6, "survival": 0.9},

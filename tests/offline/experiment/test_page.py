@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from offline.experiment.page import page, write_page
-from offline.experiment.plan import planned_runs
+from offline.experiment.plan import DataIdentity, planned_runs, tuning_key
 from offline.experiment.protocol import PROTOCOL, Protocol
 from offline.experiment.results import ResultFolder, read_json, unpack, write_json
 
@@ -30,12 +30,15 @@ def _section(text: str, heading: str) -> list[list[str]]:
 def test_the_committed_page_is_that_of_the_committed_results(tmp_path: Path) -> None:
     text = page(Protocol.load(PROTOCOL), DOCS / "results", plots_to=tmp_path)
     assert (DOCS / "index.md").read_text(encoding="utf-8") == text
-    assert {path.name for path in DOCS.glob("*.svg")} == {path.name for path in tmp_path.glob("*.svg")}
+    committed, drawn = ({path.name: path.read_bytes() for path in of.glob("*.svg")} for of in (DOCS, tmp_path))
+    assert committed.keys() == drawn.keys()
+    assert [name for name, content in drawn.items() if committed[name] != content] == []
 
 
 def test_what_was_not_run_is_a_dash(protocol: Protocol, folder: ResultFolder, tmp_path: Path) -> None:
     text = page(protocol, folder.path.parent, plots_to=tmp_path)
     assert _section(text, "Table 1: models, full corpus")[2] == ["Two-Tower", "–", "0.5000", "–", "0.3000", "–"]
+    assert _section(text, "Training and serving")[2] == ["Two-Tower", *["–"] * 6]
     assert _section(text, "Consistency with the teacher")[2] == ["Two-Tower", "–", "–", "–"]
     assert _section(text, "Tuning")[2] == ["Two-Tower", "–", "–", "–", "–", "–"]
     assert list(tmp_path.glob("*.svg")) == []
@@ -57,12 +60,45 @@ def test_means_deviations_and_margins_are_of_the_results(
         assert row[3] == f"{(first + second) / 2:.4f} ± {abs(first - second) / np.sqrt(2):.4f}"
         assert row[5] == "2"
     impressions = text.index("### Table 1: models, impressions")
-    margin = [line for line in text[impressions:].splitlines() if line.startswith("| Two-Tower |")][1]
-    cells = [cell.strip() for cell in margin.strip("|").split("|")]
+    _, ndcg, recall = [line for line in text[impressions:].splitlines() if line.startswith("| Two-Tower |")][:3]
+    cells = [cell.strip() for cell in ndcg.strip("|").split("|")]
     mean = float((users["ranktower"] - users["two_tower"]).mean())
     assert cells[1] == f"{mean:+.4f}"
-    assert cells[3] == f"{100 * mean / users['two_tower'].mean():+.1f} %"
-    assert cells[4] == "+10.0 %"
+    assert cells[4] == f"{100 * mean / users['two_tower'].mean():+.1f} %"
+    assert cells[5] == "+10.0 %"
+    assert "| +20.0 % |" in recall
+
+
+def test_each_pool_has_its_own_cut(protocol: Protocol, folder: ResultFolder, tmp_path: Path) -> None:
+    text = page(protocol, folder.path.parent, plots_to=tmp_path)
+    for pool, k in (("full corpus", 20), ("impressions", 5)):
+        assert _section(text, f"Table 1: models, {pool}")[0][1::2] == [f"Recall@{k}", f"NDCG@{k}", "seeds"]
+    assert "Recall / NDCG 0.1000 / 0.0500 at 20 (full corpus), 0.1000 / 0.0500 at 5 (impressions)" in text
+
+
+def test_whether_patience_or_the_cap_ended_a_training_is_shown(
+    protocol: Protocol, folder: ResultFolder, write_result: Callable[..., Path], tmp_path: Path
+) -> None:
+    for run in planned_runs(protocol, protocol.tables["1"], {}, seeds=2):
+        write_result(run, ndcg=0.3)
+    rows = _section(page(protocol, folder.path.parent, plots_to=tmp_path), "Training and serving")
+    assert rows[2][3] == "1.2 / 2.0 of 2"
+
+
+def test_a_search_is_shown_with_what_it_found(
+    protocol: Protocol, folder: ResultFolder, identity: DataIdentity, tmp_path: Path
+) -> None:
+    trials = [
+        {"value": None, "pruned": True},
+        {"value": 0.2, "pruned": False},
+        {"value": 0.3, "pruned": True},
+    ]
+    content = {"key": tuning_key(protocol, "two_tower", identity), "best": {"model.width": 32}, "trials": trials}
+    write_json(folder.tuning("two_tower"), content)
+    write_json(folder.tuning("ranktower"), content)
+    rows = _section(page(protocol, folder.path.parent, plots_to=tmp_path), "Tuning")
+    assert rows[2] == ["Two-Tower", "3", "2", "–", "0.2000", "`model.width` 32"]
+    assert rows[3] == ["RankTower", *["–"] * 5]
 
 
 def test_the_costs_of_a_shape_stand_beside_its_row(
@@ -76,7 +112,7 @@ def test_the_costs_of_a_shape_stand_beside_its_row(
         for place, run in enumerate(runs)
     ]
     about = {"date": "2026-01-02", "command": "c", "machine": {"cpu": "a CPU", "num_cores": 2}, "versions": {}}
-    write_json(folder.cost, about | {"models": models, "num_candidates": 50, "num_runs": 4, "reference": "two_tower"})
+    write_json(folder.cost, about | {"models": models, "options": protocol.cost.model_dump(mode="json")})
     text = page(protocol, folder.path.parent, plots_to=tmp_path)
     rows = _section(text, "Training and serving")
     assert rows[2][-2:] == ["100", "1.00"]

@@ -29,12 +29,25 @@ def test_what_a_result_depends_on_changes_the_key(protocol: Protocol, identity: 
         replace(run, test=TestOptions(k=21)),
         replace(run, train_users=0.5),
         replace(run, test_users=0.5),
+        replace(run, revision=1),
+        replace(run, test=run.test.model_copy(update={"impressions_k": 6})),
         planned_runs(protocol, protocol.tables["1"], {}, seeds=1)[0],
         _first(protocol, **{"loss.alpha": 3.0}),
     ]
     keys = [one.key(identity) for one in (run, *others)]
     keys += [run.key(DataIdentity("e" * 64, identity.teacher_id)), run.key(DataIdentity(identity.data_id, None))]
     assert len(set(keys)) == len(keys)
+
+
+def test_a_model_of_another_revision_is_run_anew_and_no_other(content: dict[str, Any], identity: DataIdentity) -> None:
+    def keys() -> list[str]:
+        protocol = Protocol.parse(content, where="")
+        return [run.key(identity) for run in planned_runs(protocol, protocol.tables["1"], {}, seeds=1)]
+
+    before = keys()
+    content["models"]["ranktower"]["revision"] = 1
+    assert keys()[0] == before[0]
+    assert keys()[1] != before[1]
 
 
 def test_two_models_with_defaults_alone_differ(content: dict[str, Any], identity: DataIdentity) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from offline.experiment.plan import planned_runs
+from offline.experiment.plan import DataIdentity, planned_runs, tuning_key
 from offline.experiment.protocol import Protocol
-from offline.experiment.results import ResultFolder, Results, pack, read_json, unpack, write_json
+from offline.experiment.results import ResultFolder, Results, circumstances, pack, read_json, unpack, write_json
+from ranktower import __version__
 from ranktower.errors import ConfigError
 
 
@@ -44,6 +46,8 @@ def test_another_default_makes_a_result_stale_and_a_new_option_does_not(
     assert Results(folder).find(run) is not None
     write_result(run, ndcg=0.3, config=config | {"warm_start": not config["warm_start"]})
     assert Results(folder).find(run) is None
+    write_result(run, ndcg=0.3, test=run.test.model_dump(mode="json") | {"seed": 1})
+    assert Results(folder).find(run) is None
 
 
 def test_other_data_have_other_results(
@@ -55,10 +59,28 @@ def test_other_data_have_other_results(
     assert Results(folder).find(run) is None
 
 
-def test_tuned_values_by_model(folder: ResultFolder) -> None:
-    assert folder.tuned() == {}
-    write_json(folder.tuning("ranktower"), {"model": "ranktower", "best": {"loss.alpha": 3.0}})
-    assert folder.tuned() == {"ranktower": {"loss.alpha": 3.0}}
+def test_tuned_values_are_of_this_protocol_these_data_and_this_teacher(
+    protocol: Protocol, folder: ResultFolder, identity: DataIdentity, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = Results(folder)
+    assert results.tuned(protocol) == {}
+    other = DataIdentity(identity.data_id, "another teacher")
+    for model, of in (("ranktower", identity), ("two_tower", other)):
+        key = tuning_key(protocol, model, of)
+        write_json(folder.tuning(model), {"key": key, "model": model, "best": {"loss.alpha": 3.0}})
+    for _ in range(2):
+        assert results.tuned(protocol) == {"ranktower": {"loss.alpha": 3.0}}
+    assert capsys.readouterr().err.count("tuned-two_tower.json: of another protocol, other data or another") == 1
+    shorter = protocol.model_copy(update={"tuning": protocol.tuning.model_copy(update={"num_trials": 2})})
+    assert results.tuned(shorter) == {}
+
+
+def test_a_result_names_version_and_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = circumstances("command")
+    assert found["versions"]["ranktower"] == __version__
+    assert found["commit"] is None or re.fullmatch("[0-9a-f]{40}", found["commit"])
+    monkeypatch.setenv("PATH", "")
+    assert circumstances("command")["commit"] is None
 
 
 def test_a_damaged_result_is_named(folder: ResultFolder) -> None:

@@ -6,18 +6,27 @@ from ranktower.blocks.squeeze_excitation import SqueezeExcitation
 
 
 def test_the_parts_shares_sum_to_the_whole_blocks_logits() -> None:
-    """``W [mean e_1, ..., mean e_F] + b`` over the concatenated fields, written out, against the parts' sum."""
+    """``W [e_1, ..., e_F] + b`` over the fields side by side, number by number, against the parts' sum."""
     torch.manual_seed(1)
-    parts = [SqueezeExcitation(n, 6, bias=n == 2).double() for n in (2, 3, 1)]
-    fields = [torch.randn(4, n, 5, dtype=torch.float64) for n in (2, 3, 1)]
-    together = sum(part(own) for part, own in zip(parts, fields, strict=True))
+    widths, num_weights = (10, 15, 4), 6
+    parts = [SqueezeExcitation(width, num_weights, bias=width == 10).double() for width in widths]
+    embeddings = [torch.randn(4, width, dtype=torch.float64) for width in widths]
+    together = sum(part(own) for part, own in zip(parts, embeddings, strict=True))
 
-    whole = torch.cat([part.excitation.weight for part in parts], dim=1)
+    whole = torch.cat([part.excitation.weight for part in parts], dim=1).tolist()
+    bias = parts[0].excitation.bias.tolist()
     for row in range(4):
-        means = [field.mean() for own in fields for field in own[row]]
-        for f in range(6):
-            logit = parts[0].excitation.bias[f] + sum(whole[f, i] * mean for i, mean in enumerate(means))
-            torch.testing.assert_close(together[row, f], logit, rtol=1e-12, atol=1e-12)
+        numbers = [number for own in embeddings for number in own[row].tolist()]
+        for f in range(num_weights):
+            logit = bias[f] + sum(weight * number for weight, number in zip(whole[f], numbers, strict=True))
+            torch.testing.assert_close(together[row, f].item(), logit, rtol=1e-12, atol=1e-12)
+
+
+def test_a_field_is_more_than_its_mean() -> None:
+    torch.manual_seed(1)
+    block = SqueezeExcitation(4, 3)
+    embedding = torch.tensor([[1.0, -1.0, 2.0, -2.0]])
+    assert block(embedding).abs().min() > 0.01
 
 
 def test_one_part_carries_the_bias() -> None:

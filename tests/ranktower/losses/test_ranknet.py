@@ -23,6 +23,18 @@ def test_equals_the_definition(
     assert ranknet_loss(scores, labels, mask=mask).item() == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_per_pair_is_the_mean_over_the_pairs_that_have_an_order(
+    seed: int, make_lists: Callable[..., tuple], expected_mean: Callable[..., float]
+) -> None:
+    def a_pair(z: Sequence[float], y: Sequence[float]) -> float:
+        return pairwise_logistic(z, y) / sum(y_i > y_j for y_i in y for y_j in y)
+
+    scores, labels, mask = make_lists(seed)
+    expected = expected_mean(scores, labels, mask, a_pair, lambda z, y: len(set(y)) > 1)
+    assert ranknet_loss(scores, labels, mask=mask, per_pair=True).item() == pytest.approx(expected, rel=1e-12)
+
+
 def test_only_differences_of_labels_matter(make_lists: Callable[..., tuple]) -> None:
     scores, labels, mask = make_lists(4)
     value = ranknet_loss(scores, labels, mask=mask)
@@ -49,4 +61,6 @@ def test_a_pair_far_in_the_wrong_order_costs_its_distance() -> None:
 def test_lists_without_a_pair_do_not_count() -> None:
     labels = torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 0.0]])
     mask = torch.tensor([[True, True], [True, True], [True, False]])
-    assert ranknet_loss(torch.zeros(3, 2), labels, mask=mask).item() == pytest.approx(math.log(2))
+    for per_pair in (False, True):
+        value = ranknet_loss(torch.zeros(3, 2), labels, mask=mask, per_pair=per_pair)
+        assert value.item() == pytest.approx(math.log(2))

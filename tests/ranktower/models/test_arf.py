@@ -5,10 +5,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
 from ranktower.blocks import FieldSizes, SideFeatures
+from ranktower.data.dataset import PreparedDataset
+from ranktower.data.sampling import FullStageSampler, SamplingOptions
 from ranktower.losses import neural_sort_loss, ranknet_loss, relaxed_recall_loss
 from ranktower.models import ARF, ARFConfig, EncodedLists, TwoTower, TwoTowerConfig
+from ranktower.training.loop import DeviceFeatures, encode_lists
+from ranktower.training.tensors import field_sizes, side_features
 
 
 @pytest.fixture
@@ -50,7 +55,7 @@ def test_the_objective_weighs_its_two_terms_by_their_uncertainty(
             scores, lists.labels, mask=lists.mask, num_kept=4, num_relevant=3, temperature=0.5
         ).item()
         if global_term == "ranknet":
-            whole = ranknet_loss(scores, lists.labels, mask=lists.mask).item()
+            whole = ranknet_loss(scores, lists.labels, mask=lists.mask, per_pair=True).item()
         else:
             whole = neural_sort_loss(scores, lists.labels, mask=lists.mask, temperature=0.5).item()
     expected = relaxed / (2 * 2.0**2) + math.log(2.0) + whole / (2 * 0.5**2) + math.log(0.5)
@@ -70,6 +75,28 @@ def test_the_uncertainty_is_learned_where_the_terms_balance_it(
     model.auxiliary_loss(lists, scores).backward()
     assert model.log_uncertainties.grad is not None
     assert model.log_uncertainties.grad.tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
+
+
+def test_neither_term_drowns_the_other_at_the_start(simulated: PreparedDataset) -> None:
+    """On lists of the experiments' size, of about 140 items and 3,000 pairs that have an order."""
+    torch.manual_seed(4)
+    model = ARF(ARFConfig(), field_sizes(simulated.encoder.user), field_sizes(simulated.encoder.item))
+    features = DeviceFeatures(side_features(simulated.users.features), side_features(simulated.items.features))
+    sampling = SamplingOptions(max_impressions=40, num_candidates=20, num_random=80)
+    lists = encode_lists(model, features, next(FullStageSampler(simulated, sampling, None).epoch(0, 32)))
+    assert lists.mask.sum(dim=1).float().mean() > 120
+    scores = model.score_pairs(lists.users, lists.item_lists())
+    towers = [parameter for name, parameter in model.named_parameters() if name != "log_uncertainties"]
+
+    def gradient_norm(weights: Tensor) -> float:
+        """Of the objective in which one term counts as it is and the other not at all."""
+        with torch.no_grad():
+            model.log_uncertainties.copy_(-0.5 * weights.log())
+        found = torch.autograd.grad(model.auxiliary_loss(lists, scores), towers, retain_graph=True)
+        return torch.cat([gradient.flatten() for gradient in found]).norm().item()
+
+    relaxed, whole = gradient_norm(torch.tensor([1.0, 1e-30])), gradient_norm(torch.tensor([1e-30, 1.0]))
+    assert 0.1 < relaxed / whole < 10
 
 
 def test_scores_are_those_of_two_towers(

@@ -43,8 +43,9 @@ def test_decoupled_scores_equal_one_network_over_the_pair(
         for j, item in enumerate(all_items):
             cross = factor("user_tower", user) * factor("item_tower", item)
             fields = [*user, *item, cross]
-            logits = excitation @ [field.mean() for field in fields] + state["user_tower.excitation.excitation.bias"]
+            logits = excitation @ np.concatenate(fields) + state["user_tower.excitation.excitation.bias"]
             weights = 1 / (1 + np.exp(-logits))
+            assert len(weights) == len(fields)
             weighed = np.concatenate([s * e for s, e in zip(weights, fields, strict=True)])
             output = first @ weighed + state["item_first.bias"]
             for layer in range(len(config.hidden)):

@@ -31,7 +31,7 @@ def layers(model: IntTower, side: str, features: SideFeatures) -> list[Matrix]:
     output = (fields * (1 + weights[:, :, None])).reshape(len(fields), -1)
     outputs = []
     for layer in range(2):
-        weight, bias = state[f"{side}.layers.{layer}.0.weight"], state[f"{side}.layers.{layer}.0.bias"]
+        weight, bias = state[f"{side}.layers.{layer}.weight"], state[f"{side}.layers.{layer}.bias"]
         output = np.maximum(output @ weight.T + bias, 0)
         outputs.append(output)
     return outputs

@@ -56,13 +56,22 @@ def test_the_score_is_of_the_pair_not_a_sum_of_sides(
     assert (scores - sums).abs().max() > 1e-3
 
 
-def test_gradients_reach_every_parameter(
-    ranker: Ranker, user_features: SideFeatures, item_features: SideFeatures
+def test_gradients_reach_every_parameter_and_every_field(
+    ranker: Ranker,
+    user_sizes: FieldSizes,
+    item_sizes: FieldSizes,
+    user_features: SideFeatures,
+    item_features: SideFeatures,
 ) -> None:
     ranker(*pairs(user_features, item_features)).square().sum().backward()
     for name, parameter in ranker.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
+    # One table holds all fields, below one another.
+    fields = {**user_sizes.single, **item_sizes.single, **user_sizes.bags, **item_sizes.bags}
+    assert ranker.embedding.weight.grad is not None
+    for name, part in zip(fields, ranker.embedding.weight.grad.split(list(fields.values())), strict=True):
+        assert part.abs().sum() > 0, name
 
 
 def test_equal_seeds_give_equal_rankers_and_files_keep_them(

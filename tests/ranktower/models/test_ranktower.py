@@ -108,7 +108,7 @@ def test_config_names_an_unknown_key() -> None:
         RankTowerConfig.model_validate({"num_heads": 4})
 
 
-def test_a_zero_output_begins_as_maximum_similarity_of_the_towers(
+def test_a_zero_output_begins_as_maximum_similarity_of_layer_normed_towers(
     user_sizes: FieldSizes, item_sizes: FieldSizes, user_features: SideFeatures, item_features: SideFeatures
 ) -> None:
     model = RankTower(RankTowerConfig(zero_output=True), user_sizes, item_sizes).eval()

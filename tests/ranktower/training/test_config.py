@@ -24,6 +24,12 @@ def test_a_dumped_configuration_loads_to_the_same(tmp_path: Path) -> None:
     assert loaded.digest() != TrainConfig().digest()
 
 
+def test_arf_can_be_trained_by_its_own_objective_alone(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("{model: {name: arf}, loss: {distillation_weight: 0, fine_weight: 0, coarse_weight: 0}}")
+    assert TrainConfig.load(path).model.name == "arf"
+
+
 def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("")
     assert TrainConfig.load(tmp_path / "config.yaml") == TrainConfig()
@@ -34,9 +40,19 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
     [
         ("learning_rat: 1", r"config\.yaml: learning_rat: .*got 1"),
         ("model: {width: 7}", r"config\.yaml: model\.width: .*got 7"),
+        ("lr: 0.1", r"config\.yaml: lr: .*got 0\.1"),
+        ("model: {name: lr, lr: 3}", r"config\.yaml: model\.lr: .*got 3"),
+        ("model: {name: best}", r"config\.yaml: model: .*'best'"),
+        ("model: 3", r"config\.yaml: model: .*got 3"),
         ("batch_lists: many", r"config\.yaml: batch_lists: .*got 'many'"),
         ("loss: {gamma: 2}", r"config\.yaml: loss\.gamma: "),
         ("loss: {coarse: best}", r"config\.yaml: loss\.coarse: .*got 'best'"),
+        (
+            "loss: {distillation_weight: 0, fine_weight: 0, coarse_weight: 0}",
+            r"loss: .*'ranktower' .*'fine_weight': 0\.0",
+        ),
+        ("{model: {name: arf}, loss: {coarse_weight: 0}}", r"loss\.fine_weight: model\.name 'arf' .*got 1\.0"),
+        ("{model: {name: arf}, loss: {fine_weight: 0}}", r"loss\.coarse_weight: model\.name 'arf' .*got 1\.0"),
         ("loss: {alpha: -1}", r"config\.yaml: am_rankmax alpha must not be negative, got -1\.0"),
         ("model: {hidden: [64, -3]}", r"config\.yaml: model\.hidden\.1: .*got -3"),
         ("retrieval: {model: {hidden: [0]}}", r"config\.yaml: retrieval\.model\.hidden\.0: .*got 0"),

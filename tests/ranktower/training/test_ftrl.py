@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -152,7 +153,7 @@ def test_a_checkpoint_resumes_to_the_same_bit(tmp_path: Path) -> None:
         assert torch.equal(ours, reference)
 
 
-@pytest.mark.parametrize("options", [{"lr": 0.0}, {"beta": 0.0}, {"l1": -1.0}, {"l2": -0.5}])
+@pytest.mark.parametrize("options", [{"lr": 0.0}, {"lr": math.nan}, {"beta": 0.0}, {"l1": -1.0}, {"l2": -0.5}])
 def test_an_option_out_of_range_is_refused(options: dict[str, float]) -> None:
     ((key, value),) = options.items()
     with pytest.raises(ValueError, match=rf"FTRL needs .*{key}={value}"):

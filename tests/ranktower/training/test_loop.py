@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from offline.train import run_training
 from ranktower.data.dataset import VALIDATION, PreparedDataset
 from ranktower.data.sampling import FullStageSampler, ListBatch, SamplingOptions
 from ranktower.errors import ConfigError
-from ranktower.models import PreRanker, RankTower
+from ranktower.models import EncodedLists, PreRanker, RankTower
 from ranktower.training.checkpoint import Progress, load_tensors
 from ranktower.training.config import TrainConfig
 from ranktower.training.evaluation import EvaluationOptions, ModelScorer, evaluate, popularity_scorer
@@ -228,3 +229,22 @@ def test_a_stopped_run_with_dropout_draws_the_same_when_it_goes_on(
     whole, resumed = (load_tensors(RunFolder(tmp_path / name).model)[0] for name in ("whole", "stopped"))
     for name, tensor in whole.items():
         assert torch.equal(tensor, resumed[name]), name
+
+
+def test_no_two_steps_and_no_two_seeds_draw_the_same(
+    simulated: PreparedDataset, small_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[float, ...]] = []
+
+    def encode(*arguments: Any, **options: Any) -> EncodedLists:
+        drawn.append(tuple(torch.rand(4).tolist()))
+        return encode_lists(*arguments, **options)
+
+    monkeypatch.setattr("ranktower.training.loop.encode_lists", encode)
+    for seed in (0, 1, 1 << 32):
+        config = small_config.model_copy(update={"seed": seed, "max_epochs": 1})
+        (tmp_path / str(seed)).mkdir()
+        folder = RunFolder(tmp_path / str(seed))
+        Trainer(simulated, config, folder, retrieved=None, device=CPU, progress_bar=False).fit()
+    assert len(drawn) > 3 * 5
+    assert len(set(drawn)) == len(drawn)

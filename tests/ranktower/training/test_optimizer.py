@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -59,11 +60,25 @@ def test_weight_decay_shrinks_apart_from_the_gradient() -> None:
     assert weight.weight.item() == pytest.approx(5 * (1 - 0.1 * 0.5) - 0.1)
 
 
+def test_only_matrices_decay(model: nn.Module) -> None:
+    """Not the biases, the norms' scales, nor the temperature."""
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimizer = build_optimizer(model, OptimizerConfig(weight_decay=0.5, interaction_rate=0.25), learning_rate=0.1)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        rate = 0.1 if name.startswith(("user_tower.", "item_tower.")) else 0.025
+        kept = 1 - rate * 0.5 if parameter.dim() > 1 else 1.0
+        torch.testing.assert_close(parameter.detach(), before[name] * kept, msg=name)
+    assert {"similarity.log_tau", "cross_attention.user_norm.weight"} <= set(before)
+
+
 def test_ftrl_gets_its_options(model: nn.Module) -> None:
-    optimizer = build_optimizer(model, OptimizerConfig(name="ftrl", l1=0.5, l2=2.0), learning_rate=0.01)
+    optimizer = build_optimizer(model, OptimizerConfig(name="ftrl", beta=0.1, l1=0.5, l2=2.0), learning_rate=0.01)
     assert isinstance(optimizer, FTRLProximal)
     assert {(group["lr"], group["l1"], group["l2"], group["beta"]) for group in optimizer.param_groups} == {
-        (0.01, 0.5, 2.0, 1.0)
+        (0.01, 0.5, 2.0, 0.1)
     }
 
 
@@ -71,6 +86,8 @@ def test_ftrl_gets_its_options(model: nn.Module) -> None:
     ("text", "expected"),
     [
         ("{name: ftrl, weight_decay: 0.1}", r"optimizer\.weight_decay: .* 'ftrl' has no such option, got 0\.1"),
+        ("{beta: 0.1}", r"optimizer\.beta: optimizer\.name 'adam' has no such option, got 0\.1"),
+        ("{name: ftrl, beta: 0}", r"optimizer\.beta: .*got 0"),
         ("{l1: 0.5}", r"optimizer\.l1: optimizer\.name 'adam' has no such option, got 0\.5"),
         ("{name: adam, l2: 3}", r"optimizer\.l2: optimizer\.name 'adam' has no such option, got 3\.0"),
         ("{name: sgd}", r"optimizer\.name: .*got 'sgd'"),
@@ -80,3 +97,21 @@ def test_an_option_of_the_other_optimizer_is_refused(text: str, expected: str, t
     (tmp_path / "config.yaml").write_text(f"optimizer: {text}")
     with pytest.raises(ConfigError, match=rf"config\.yaml: {expected}"):
         TrainConfig.load(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({"model": {"name": "lr"}}, "ftrl"),
+        ({"model": {"name": "lr"}, "optimizer": {"beta": 0.1}}, "ftrl"),
+        ({"model": {"name": "lr"}, "optimizer": OptimizerConfig(interaction_rate=2.0)}, "ftrl"),
+        ({"model": {"name": "lr"}, "optimizer": {"name": "adam"}}, "adam"),
+        ({"model": {"name": "cold"}, "optimizer": {"weight_decay": 0.1}}, "adam"),
+        ({}, "adam"),
+    ],
+)
+def test_lr_is_trained_by_ftrl_unless_another_is_named(content: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    config = TrainConfig.model_validate(content)
+    config.dump(tmp_path / "config.yaml")
+    assert f"name: {expected}\n" in (tmp_path / "config.yaml").read_text().split("optimizer:")[1]
+    assert TrainConfig.load(tmp_path / "config.yaml") == config

@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from ranktower.data.dataset import TRAIN, VALIDATION, PreparedDataset
-from ranktower.errors import ConfigError
+from ranktower.errors import ConfigError, DivergedError
 from ranktower.models.deepfm import DeepFMConfig
 from ranktower.models.ranker_choice import build_ranker
 from ranktower.training.classification_metrics import auc, log_loss
@@ -102,8 +102,20 @@ def test_a_step_minimises_the_weighted_log_loss(planted: Planted) -> None:
 
 
 def test_a_loss_that_is_not_finite_ends_with_the_key_to_turn(planted: Planted) -> None:
-    with pytest.raises(ConfigError, match="DeepFM gives probabilities that are no numbers; lower learning_rate"):
-        planted.fit(CONFIG.model_copy(update={"learning_rate": 1e30}))
+    """With a validation split or without."""
+    config = CONFIG.model_copy(update={"learning_rate": 1e30})
+    for validation in (planted.validation, planted.validation.take(torch.arange(0))):
+        with pytest.raises(DivergedError, match=r"DeepFM: the training loss is (nan|inf); lower learning_rate"):
+            planted.fit(config, validation)
+
+
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_a_logit_that_is_not_finite_is_no_probability(planted: Planted, value: float) -> None:
+    """The sigmoid of an infinite one would be 0 or 1, which looks like any other."""
+    ranker = build_ranker(MEMBER, planted.features.user_sizes, planted.features.item_sizes)
+    torch.nn.init.constant_(ranker.get_parameter("bias"), value)
+    with pytest.raises(DivergedError, match="DeepFM: a logit is not finite; lower learning_rate"):
+        planted.predicted(ranker)
 
 
 def test_histories_are_left_out(planted: Planted, simulated: PreparedDataset) -> None:
@@ -116,3 +128,17 @@ def test_histories_are_left_out(planted: Planted, simulated: PreparedDataset) ->
     assert (dict(without.user_sizes.bags), without.users.bag_values, without.users.bag_lengths) == ({}, (), ())
     assert list(without.item_sizes.bags) == ["tags"]
     assert torch.equal(without.users.codes, planted.features.users.codes)
+
+
+def test_a_side_of_histories_alone_is_refused(simulated: PreparedDataset) -> None:
+    """The teacher would not see who the user is, and give everybody the same."""
+    user = simulated.encoder.user
+    (interests,) = (field for field in user.fields if field.is_bag)
+    bags = (replace(interests, kind="history"), replace(interests, name="exposures", kind="history"))
+    encoder = replace(simulated.encoder, user=replace(user, fields=bags))
+    told = (
+        r"user_features leave the teacher nothing to read, because it leaves out histories \(interests, exposures\); "
+        r"add at least \{name: user_id, kind: categorical\}"
+    )
+    with pytest.raises(ConfigError, match=told):
+        PairFeatures.of(replace(simulated, encoder=encoder), CPU)

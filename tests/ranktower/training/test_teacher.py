@@ -18,7 +18,7 @@ from ranktower.data.feature_spec import Feature
 from ranktower.data.prepare import PrepareOptions, SortedTables, build_dataset, sort_tables, split_interactions
 from ranktower.data.simulator import SimulatorOptions, simulate
 from ranktower.errors import ConfigError
-from ranktower.training.checkpoint import load_tensors
+from ranktower.training.checkpoint import load_tensors, save_tensors
 from ranktower.training.classification_metrics import auc, log_loss
 from ranktower.training.teacher import TeacherTrainer
 from ranktower.training.teacher_config import TeacherConfig
@@ -187,13 +187,53 @@ def test_what_is_there_is_not_trained_again(
     assert trained == ["dcn_v2 1"]
 
 
+@pytest.mark.parametrize("name", ["teacher_scores.npy", "teacher.json"])
+@pytest.mark.parametrize("content", [b"", b"{}", None])
+def test_damaged_results_are_made_again_from_the_members(
+    simulated: PreparedDataset,
+    small_teacher: TeacherConfig,
+    teacher_folder: Path,
+    tmp_path: Path,
+    name: str,
+    content: bytes | None,
+) -> None:
+    for path in teacher_folder.iterdir():
+        if path.name != name:
+            (tmp_path / path.name).hardlink_to(path)
+        elif content is not None:
+            (tmp_path / name).write_bytes(content)
+    trainer = TeacherTrainer(simulated, small_teacher, TeacherFolder(tmp_path), device=CPU, progress_bar=False)
+    trainer.fit()
+    assert not trainer.reused
+    assert (tmp_path / name).read_bytes() == (teacher_folder / name).read_bytes()
+    trainer.fit()
+    assert trainer.reused
+
+
+def test_a_members_file_without_its_predictions_is_named(
+    simulated: PreparedDataset, small_teacher: TeacherConfig, teacher_folder: Path, tmp_path: Path
+) -> None:
+    for path in teacher_folder.glob("*.safetensors"):
+        (tmp_path / path.name).hardlink_to(path)
+    path = TeacherFolder(tmp_path).member("deepfm", 2)
+    tensors, about = load_tensors(path)
+    num = len(tensors["predictions.test"])
+    for damaged in ({}, {"predictions.test": tensors["predictions.test"][1:]}):
+        others = {name: tensor for name, tensor in tensors.items() if name != "predictions.test"}
+        save_tensors(path, others | damaged, about)
+        told = rf"deepfm-fold2\.safetensors: damaged, it has no {num} predictions\.test; remove it to train it again"
+        with pytest.raises(ConfigError, match=told):
+            taught(simulated, small_teacher, tmp_path)
+
+
 def test_another_configuration_or_other_data_need_another_folder(
     simulated: PreparedDataset, small_teacher: TeacherConfig, teacher_folder: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"holds a teacher of another configuration \(see its config.yaml\)"):
         taught(simulated, small_teacher.model_copy(update={"seed": 1}), teacher_folder)
     other = with_content_id(flipped(simulated, np.array([0])))
-    with pytest.raises(ConfigError, match=rf"holds a teacher of other data \(data_id {simulated.data_id}\)"):
+    told = rf"dcn_v2-fold0.safetensors: of a teacher with data_id {simulated.data_id[:12]}, not {other.data_id[:12]}"
+    with pytest.raises(ConfigError, match=told):
         taught(other, small_teacher, teacher_folder)
 
 

@@ -74,6 +74,13 @@ def test_damaged_files_are_named(simulated: PreparedDataset, copied: TeacherFold
     copied.scores.write_bytes(b"no array")
     with pytest.raises(ConfigError, match=r"teacher_scores\.npy: cannot be read"):
         with_teacher(simulated, copied.path)
+    copied.scores.write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"teacher_scores\.npy: cannot be read: .*; run 'ranktower teach'"):
+        with_teacher(simulated, copied.path)
     copied.report.write_text("{")
     with pytest.raises(ConfigError, match=r"teacher\.json: cannot be read"):
         with_teacher(simulated, copied.path)
+    for text, lacking in (("{}", "data_id, teacher_id, config"), ('{"data_id": "0"}', "teacher_id"), ("1", "data_id")):
+        copied.report.write_text(text)
+        with pytest.raises(ConfigError, match=rf"teacher\.json: damaged, it lacks {lacking}"):
+            with_teacher(simulated, copied.path)

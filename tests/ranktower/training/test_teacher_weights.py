@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ranktower.errors import ConfigError
 from ranktower.training.classification_metrics import log_loss
 from ranktower.training.teacher_weights import fit_weights
 
@@ -50,3 +51,9 @@ def test_a_member_that_only_harms_gets_nothing() -> None:
 def test_without_labels_all_weigh_the_same() -> None:
     assert fit_weights(np.empty((4, 0), np.float32), np.empty(0, bool)).tolist() == [0.25] * 4
     assert fit_weights(np.full((1, 3), 0.4), np.array([True, False, True])).tolist() == [1.0]
+
+
+def test_probabilities_that_are_no_numbers_have_no_weights() -> None:
+    labels = np.arange(20) % 3 == 0
+    with pytest.raises(ConfigError, match=r"members: no weights of least log loss were found on validation \(.+\)"):
+        fit_weights(np.full((2, 20), np.nan), labels)

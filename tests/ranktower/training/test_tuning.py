@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ranktower.errors import ConfigError
+from ranktower.errors import ConfigError, DivergedError
 from ranktower.training.tuning import SearchRange, TuningOptions, tune
 
 SPACE = {
@@ -79,6 +79,24 @@ def test_a_trial_below_the_median_is_pruned(tmp_path: Path) -> None:
     assert [trial.pruned for trial in trials] == [not whole for whole in ended]
     assert any(trial.pruned for trial in trials)
     assert [trial.value for trial in trials] == [-float(place) for place in range(6)]
+
+
+def test_a_trial_that_diverges_counts_as_pruned(tmp_path: Path) -> None:
+    calls = []
+
+    def diverging(values: Mapping[str, Any], report: Callable[[list[float]], None]) -> float:
+        calls.append(values)
+        if len(calls) == 1:
+            raise DivergedError("the loss of step 1 is not finite")
+        if len(calls) == 3:
+            report([0.5])
+            raise DivergedError("the loss of step 9 is not finite")
+        return _objective(values, report)
+
+    trials = tune(diverging, SPACE, BASE, OPTIONS, storage=tmp_path / "s.sqlite")
+    assert len(calls) == len(trials) == OPTIONS.num_trials
+    assert [(trial.value, trial.pruned) for trial in trials[:3:2]] == [(None, True), (0.5, True)]
+    assert not trials[1].pruned
 
 
 @pytest.mark.parametrize(("name", "value"), [("x", 11.0), ("heads", 1), ("hidden", [32]), ("x", None)])

@@ -21,8 +21,12 @@ demo: install  ## prepare, train, export, precompute, publish and serve; DEMO_ON
 system-packages:
 	@sh tests/install-packages.sh redis-server chromium prometheus nginx
 
+# What computes is run by two processes; what listens to a clock, as the service's tests do, has the machine to itself.
+COMPUTES := tests/ranktower tests/offline tests/model_export tests/benchmarks
+
 test: install system-packages
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(COMPUTES)
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(COMPUTES))
 
 test-compose: install  ## builds the images and runs the stack of docker-compose.yml, where a container engine is reachable
 	RANKTOWER_TEST_STACK=1 $(BIN)/python -m pytest tests/docker

@@ -284,13 +284,15 @@ def kill_when() -> Callable[[Sequence[str], Callable[[], bool]], None]:
 
     def run(command: Sequence[str], reached: Callable[[], bool]) -> None:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while not reached():
-            assert process.poll() is None, "the process ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-        process.kill()
-        process.wait()
+        deadline = time.monotonic() + 240  # of a machine that does much else
+        try:
+            while not reached():
+                assert process.poll() is None, "the process ended before it could be killed"
+                assert time.monotonic() < deadline
+                time.sleep(0.002)
+        finally:
+            process.kill()
+            process.wait()
 
     return run
 

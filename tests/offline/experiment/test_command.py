@@ -36,6 +36,7 @@ def _run(command: Sequence[str], *more: str) -> str:
     return done.stdout
 
 
+@pytest.mark.timeout(900)
 def test_a_killed_experiment_goes_on_where_it_was(
     command: list[str], tmp_path: Path, kill_when: Callable[[Sequence[str], Callable[[], bool]], None]
 ) -> None:
@@ -72,6 +73,7 @@ def test_a_killed_experiment_goes_on_where_it_was(
     assert (tmp_path / "docs" / "tiny-learning-curve.svg").is_file()
 
 
+@pytest.mark.timeout(900)
 def test_the_cost_of_every_model_is_measured_once(content: dict[str, Any], tmp_path: Path) -> None:
     del content["extras"]["heads"]
     (tmp_path / "protocol.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")

@@ -51,8 +51,10 @@ def _load(entry: EntryPoint) -> Callable[[Sequence[str]], int | None]:
     try:
         command: Callable[[Sequence[str]], int | None] = entry.load()
     except ModuleNotFoundError as error:
+        # Modules whose extra is not named like their program.
+        extras = {"offline.experiment": "experiments", "model_export": "export"}
         program = entry.module.split(".")[0]
-        extra = {"model_export": "export"}.get(program, program)
+        extra = next((name for package, name in extras.items() if entry.module.startswith(package)), program)
         raise ConfigError(f"the package {error.name!r} is not installed; pip install 'ranktower[{extra}]'") from error
     return command
 

@@ -110,10 +110,14 @@ def test_an_interrupt_while_the_libraries_load_leaves_no_stack_trace(
     assert "ranktower train: interrupted" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [("offline.train", "offline"), ("model_export.command", "export"), ("offline.experiment.command", "experiments")],
+)
 def test_a_missing_library_prints_the_install_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    module: str, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    entry = EntryPoint("train", "offline.train:main", cli.GROUP)
+    entry = EntryPoint("train", f"{module}:main", cli.GROUP)
 
     def load(self: EntryPoint) -> Any:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
@@ -122,5 +126,5 @@ def test_a_missing_library_prints_the_install_line(
     monkeypatch.setattr(cli, "entry_points", lambda group: [entry])
     assert cli.main(["train"]) == 2
     assert capsys.readouterr().err == (
-        "ranktower train: the package 'torch' is not installed; pip install 'ranktower[offline]'\n"
+        f"ranktower train: the package 'torch' is not installed; pip install 'ranktower[{extra}]'\n"
     )

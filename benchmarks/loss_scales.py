@@ -92,7 +92,7 @@ def mean_norm(batches: list[Scored], options: HybridOptions) -> float:
     norms = []
     for scores, labels, told in batches:
         given = scores.clone().requires_grad_()
-        hybrid_loss(given, labels, options=options, **told).backward()  # type: ignore[no-untyped-call]
+        hybrid_loss(given, labels, options=options, **told).backward()
         norms.append(given.grad.norm(dim=1) * len(given))
     return float(torch.cat(norms).mean())
 

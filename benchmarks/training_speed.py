@@ -119,11 +119,11 @@ def _step(trainer: Trainer, batches: Iterator[ListBatch], spent: Spent) -> None:
         parts = hybrid_parts(
             given, lists.labels, mask=lists.mask, teacher_scores=teacher, stage=lists.stage, options=options
         )
-        parts.total.backward()  # type: ignore[no-untyped-call]
+        parts.total.backward()
     with spent.on("optimiser"):
         trainer.optimizer.zero_grad(set_to_none=True)
     with spent.on("pairs"):
-        scores.backward(given.grad)  # type: ignore[no-untyped-call]
+        scores.backward(given.grad)
     with spent.on("towers"):
         rows = (*lists.users, *lists.items)
         torch.autograd.backward(rows, [leaf.grad for leaf in (*users, *items)])

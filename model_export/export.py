@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from model_export.export_folder import LEVEL_FILES, SCORER_FILES, write_description, written_aside
+from model_export.export_folder import LEVEL_FILES, SCORER_FILES, staged_export, write_description
 from model_export.graphs import write_level, write_scorer, write_tower
 from model_export.parity import RealRows, check_parity
 from ranktower.data.encoder import FeatureEncoder
@@ -33,19 +33,19 @@ def export_model(
 
     Raises:
         ParityError: a graph differs from torch; ``out`` is as it was before.
-        ConfigError: ``out`` holds something that is no export.
+        DataError: ``out`` is a file, or holds something that is of no export.
     """
-    with written_aside(out) as aside:
+    with staged_export(out) as folder:
         for name, (kind, dtype) in SCORER_FILES.items():
-            write_scorer(model, aside / name, kind=kind, dtype=dtype)
+            write_scorer(model, folder / name, kind=kind, dtype=dtype)
         for name, (level, dtype) in LEVEL_FILES.items():
-            write_level(model, aside / name, level=level, dtype=dtype)
+            write_level(model, folder / name, level=level, dtype=dtype)
         for side, side_encoder in (("user", encoder.user), ("item", encoder.item)):
             sizes = field_sizes(side_encoder)
-            path = aside / TOWERS["user" if side == "user" else "item"]
+            path = folder / TOWERS["user" if side == "user" else "item"]
             write_tower(model, side, sizes, path, bag_slots=side_encoder.max_lengths)
-        parity = check_parity(model, aside, real)
-        encoder.save(aside / FEATURES)
+        parity = check_parity(model, folder, real)
+        encoder.save(folder / FEATURES)
         description = {
             "shape": {
                 "num_user_heads": model.config.num_user_heads,
@@ -57,5 +57,5 @@ def export_model(
             "parity": parity,
             **origin,
         }
-        write_description(aside, description)
+        write_description(folder, description)
     return parity

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from ranktower.data.staged_folder import staged_folder
 from ranktower.embedding_store.codec import ROW_DTYPES, ROW_KINDS
-from ranktower.errors import ConfigError
 from ranktower.ladder import LADDER_FILE
 from ranktower.release import FEATURES, LEVEL_GRAPHS, SCORERS, TOWERS, export_name
 
@@ -26,24 +24,14 @@ _RANKTOWER = (*_EVERY_MODEL, *SCORER_FILES, *LEVEL_FILES)
 _TRACED = (*_EVERY_MODEL, TRACED_SCORER)
 
 
-@contextmanager
-def written_aside(out: Path) -> Iterator[Path]:
-    """A new folder beside ``out`` that takes its place at the end; after an error ``out`` is as it was before.
+def staged_export(out: Path) -> AbstractContextManager[Path]:
+    """A new folder that takes the place of ``out`` at the end; after an error ``out`` is as it was before.
 
     Raises:
-        ConfigError: ``out`` holds something that is no export.
+        DataError: ``out`` is a file, or holds something that is of no export.
     """
-    _refuse_foreign(out)
-    aside = out.with_name(f".{out.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        yield aside
-        if out.exists():
-            shutil.rmtree(out)
-        aside.rename(out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    # What a killed calibrate has left unfinished belongs to the export too.
+    return staged_folder(out, owned=(*_RANKTOWER, *_TRACED, LADDER_FILE, f".{LADDER_FILE}.*.part"))
 
 
 def write_description(folder: Path, description: dict[str, Any]) -> None:
@@ -58,13 +46,3 @@ def read_description(out: Path) -> dict[str, Any] | None:
     content: dict[str, Any] = json.loads((out / MODEL_FILE).read_text(encoding="utf-8"))
     files = _TRACED if "name" in content else _RANKTOWER
     return content if all((out / name).is_file() for name in files) else None
-
-
-def _refuse_foreign(out: Path) -> None:
-    """An export is replaced as a whole folder, so nothing else may lie in it."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out}: is not a folder; give another --out")
-    names = {path.name for path in out.iterdir() if path.suffix != ".part"} if out.is_dir() else set()
-    foreign = sorted(names - {*_RANKTOWER, *_TRACED, LADDER_FILE})
-    if foreign:
-        raise ConfigError(f"{out}: holds {foreign[0]!r}, which is of no export; give another --out")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from model_export.export_folder import TRACED_SCORER, write_description, written_aside
+from model_export.export_folder import TRACED_SCORER, staged_export, write_description
 from model_export.parity import RealRows
 from model_export.traced_graphs import write_encoder, write_pair_scorer
 from model_export.traced_parity import check_traced_parity
@@ -35,20 +35,20 @@ def export_traced(
 
     Raises:
         ParityError: a graph differs from torch; ``out`` is as it was before.
-        ConfigError: ``out`` holds something that is no export.
+        DataError: ``out`` is a file, or holds something that is of no export.
     """
-    with written_aside(out) as aside:
+    with staged_export(out) as folder:
         with torch.no_grad():
             users, items = model.encode_users(real.users), model.encode_items(real.items)
         user_slots, item_slots = encoder.user.max_lengths, encoder.item.max_lengths
         user_sizes, item_sizes = field_sizes(encoder.user), field_sizes(encoder.item)
-        write_encoder(model, "user", user_sizes, aside / TOWERS["user"], bag_slots=user_slots, rows=users)
-        write_encoder(model, "item", item_sizes, aside / TOWERS["item"], bag_slots=item_slots, rows=items)
-        write_pair_scorer(model, aside / TRACED_SCORER, users=users, items=items)
-        parity = check_traced_parity(model, aside, real)
-        encoder.save(aside / FEATURES)
+        write_encoder(model, "user", user_sizes, folder / TOWERS["user"], bag_slots=user_slots, rows=users)
+        write_encoder(model, "item", item_sizes, folder / TOWERS["item"], bag_slots=item_slots, rows=items)
+        write_pair_scorer(model, folder / TRACED_SCORER, users=users, items=items)
+        parity = check_traced_parity(model, folder, real)
+        encoder.save(folder / FEATURES)
         rows = {"user": _shapes(users), "item": _shapes(items)}
-        write_description(aside, {"name": origin["config"]["model"]["name"], "rows": rows, "parity": parity, **origin})
+        write_description(folder, {"name": origin["config"]["model"]["name"], "rows": rows, "parity": parity, **origin})
     return parity
 
 

@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
 def compare(
     run: TrainedRun, dataset: PreparedDataset, options: EvaluationOptions, *, progress: bool
 ) -> list[dict[str, Any]]:
-    """One row for each model and pool: popularity, the run's two-tower retrieval model, RankTower."""
+    """One row for each model and pool: popularity, the run's two-tower retrieval model, the model it trained."""
     scorers: dict[str, Scorer] = {
         "popularity": popularity_scorer(dataset),
         "two-tower": ModelScorer.encode(run.retrieval_model(), dataset),

@@ -93,7 +93,7 @@ class Trainer:
         ``on_validation`` is called after each validation with the progress so far; what it raises ends the run.
 
         Raises:
-            ConfigError: the folder holds a checkpoint of another configuration or other data.
+            ConfigError: the folder holds a checkpoint of another configuration, other data or another teacher.
         """
         self.dataset, self.config, self.folder, self.show_bar = dataset, config, folder, progress_bar
         self.on_validation = on_validation or (lambda progress: None)

@@ -55,8 +55,8 @@ def train_retrieval(
             for pairs in torch.split(order, config.batch_pairs):
                 drawn = torch.randint(len(dataset.items), (config.num_negatives,), generator=generator)
                 user_batch, item_batch = take(users, user_rows[pairs].to(device)), item_rows[pairs]
-                # One tower run for positives and negatives together.
                 user_batch = hide_items(user_batch, hidden_from)
+                # One tower run for positives and negatives together.
                 vectors = model.encode_items(take(items, torch.cat([item_batch, drawn]).to(device)))[0]
                 (user_vectors,) = model.encode_users(user_batch)
                 scale = model.log_tau.exp()

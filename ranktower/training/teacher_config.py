@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -32,6 +32,8 @@ class TeacherConfig(ConfigFile):
             plain log loss: a weight lifts rare positives, and in KuaiRand 37 % of the impressions are positive.
         seed: of the folds, the initial weights and the order of the impressions.
     """
+
+    unions: ClassVar[frozenset[str]] = frozenset({"members"})
 
     members: tuple[AnyRankerConfig, ...] = Field(
         default=(DeepFMConfig(), DeepCrossingConfig(), DCNV2Config(), XDeepIntConfig()), min_length=1

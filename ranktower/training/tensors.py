@@ -22,11 +22,13 @@ class History:
     Attributes:
         place: among the user's bags.
         item_rows: int64 ``[cardinality]``, the item that each code stands for; 0 for the unknown code.
+        num_items: of the data set.
         dropout: probability that an entry is hidden.
     """
 
     place: int
     item_rows: Tensor
+    num_items: int
     dropout: float
 
 
@@ -64,7 +66,7 @@ def histories(dataset: PreparedDataset, dropout: float, device: torch.device) ->
     rows = {item_id: row for row, item_id in enumerate(dataset.items.ids.tolist())}
     bags = [field for field in dataset.encoder.user.fields if field.is_bag]
     return tuple(
-        History(place, torch.tensor([0, *(rows[item_id] for item_id in field.vocabulary)], device=device), dropout)
+        History(place, torch.tensor([0, *map(rows.__getitem__, field.vocabulary)], device=device), len(rows), dropout)
         for place, field in enumerate(bags)
         if field.kind == "history"
     )
@@ -81,7 +83,7 @@ def hide_items(features: SideFeatures, hidden_from: Sequence[History]) -> SideFe
     bags, lengths = list(features.bag_values), list(features.bag_lengths)
     device = features.codes.device
     # One number an item, turned by one number a user: uniform for every pair, without drawing one for each.
-    by_item = torch.rand(1 + max(int(history.item_rows.max()) for history in hidden_from), device=device)
+    by_item = torch.rand(hidden_from[0].num_items, device=device)
     by_user = torch.rand(len(features.codes), 1, device=device)
     for history in hidden_from:
         values = bags[history.place]

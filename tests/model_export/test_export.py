@@ -15,7 +15,7 @@ from model_export.parity import TOLERANCE, ParityError, RealRows, check_parity
 from ranktower.blocks import FieldSizes, SideFeatures
 from ranktower.data.dataset import PreparedDataset
 from ranktower.embedding_store.codec import ARRAYS, ROW_DTYPES, ROW_KINDS, RowDtype, RowKind
-from ranktower.errors import ConfigError
+from ranktower.errors import ConfigError, DataError
 from ranktower.models import RankTower, RankTowerConfig
 from ranktower.onnx_runtime import onnxruntime
 from ranktower.training.run import TrainedRun, load_run
@@ -213,11 +213,11 @@ def test_an_earlier_export_is_replaced_and_a_foreign_folder_is_not(
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("mine")
     for _ in range(2):
-        with pytest.raises(ConfigError, match=r"foreign: holds 'thesis\.tex', which is of no export"):
+        with pytest.raises(DataError, match=r"foreign: will not replace this folder: it also holds 'thesis\.tex'"):
             export_model(run.model, run.encoder, foreign, real=real, origin={})
         assert (foreign / "thesis.tex").read_text() == "mine"
         (foreign / "model.json").write_text("{}")
-    with pytest.raises(ConfigError, match="is not a folder"):
+    with pytest.raises(DataError, match="is a file, not a folder"):
         export_model(run.model, run.encoder, foreign / "thesis.tex", real=real, origin={})
 
 

@@ -16,6 +16,7 @@ SPEC = FeatureSpec(
         Feature(name="country", kind="categorical"),
         Feature(name="age", kind="continuous", num_bins=4),
         Feature(name="history", kind="history", max_length=5),
+        Feature(name="exposures", kind="history", of="impressions", max_length=40),
     ),
     item_features=(
         Feature(name="item_id", kind="categorical"),

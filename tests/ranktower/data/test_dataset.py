@@ -157,7 +157,7 @@ def test_every_file_is_protected(prepared: PreparedDataset, tmp_path: Path) -> N
     folder = tmp_path / "set"
     prepared.save(folder)
     names = names_in(folder)
-    assert len(names) == 3 + 7 + 2 * 5
+    assert len(names) == 3 + 7 + 2 * 6
     for name in names:
         path = folder / name
         content = path.read_bytes()

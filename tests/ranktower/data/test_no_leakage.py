@@ -201,7 +201,13 @@ def seed_that_puts_the_canary_into(split: int, tables: Tables) -> PreparedDatase
 def test_a_canary_is_in_no_vocabulary_edge_history_or_list(tables: Tables, split: int) -> None:
     dataset = seed_that_puts_the_canary_into(split, plant(tables))
     fields = {field.name: field for side in (dataset.encoder.user, dataset.encoder.item) for field in side.fields}
-    for name, canary in (("item_id", "999"), ("history", "999"), ("tags", "777"), ("country", "canaria")):
+    for name, canary in (
+        ("item_id", "999"),
+        ("history", "999"),
+        ("exposures", "999"),
+        ("tags", "777"),
+        ("country", "canaria"),
+    ):
         assert canary not in fields[name].vocabulary
         assert len(fields[name].vocabulary) > 1
     for name in ("price", "age"):
@@ -227,6 +233,7 @@ def test_the_same_canary_in_training_is_found(tables: Tables) -> None:
     fields = {field.name: field for side in (dataset.encoder.user, dataset.encoder.item) for field in side.fields}
     assert "999" in fields["item_id"].vocabulary
     assert "999" in fields["history"].vocabulary
+    assert "999" in fields["exposures"].vocabulary
     assert "777" in fields["tags"].vocabulary
     assert "canaria" not in fields["country"].vocabulary
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ranktower.blocks import FieldSizes, SideFeatures
+from ranktower.blocks import FieldSizes
 from ranktower.data.dataset import PreparedDataset
 from ranktower.data.sampling import FullStageSampler, SamplingOptions
 from ranktower.losses import neural_sort_loss, ranknet_loss, relaxed_recall_loss
@@ -18,22 +18,13 @@ from ranktower.training.tensors import field_sizes, side_features
 
 @pytest.fixture
 def make(
-    user_sizes: FieldSizes, item_sizes: FieldSizes, user_features: SideFeatures, item_features: SideFeatures
+    user_sizes: FieldSizes, item_sizes: FieldSizes, encode: Callable[..., EncodedLists]
 ) -> Callable[[ARFConfig], tuple[ARF, EncodedLists]]:
     def build(config: ARFConfig) -> tuple[ARF, EncodedLists]:
         torch.manual_seed(4)
         model = ARF(config, user_sizes, item_sizes)
         mask = torch.arange(9) < torch.tensor([9, 5, 1, 8, 0, 7]).unsqueeze(1)
-        lists = EncodedLists(
-            users=model.encode_users(user_features),
-            items=model.encode_items(item_features),
-            user_features=user_features,
-            item_features=item_features,
-            places=torch.randint(11, (6, 9)),
-            labels=torch.where(mask, torch.randint(3, (6, 9)), 0).float(),
-            stage=torch.zeros(6, 9, dtype=torch.int64),
-            mask=mask,
-        )
+        lists = encode(model, torch.randint(11, (6, 9)), torch.randint(3, (6, 9)).float(), mask)
         return model, lists
 
     return build

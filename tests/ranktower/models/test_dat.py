@@ -26,23 +26,14 @@ def build(user_sizes: FieldSizes, item_sizes: FieldSizes) -> Build:
 
 
 @pytest.fixture
-def make_lists(user_features: SideFeatures, item_features: SideFeatures) -> Callable[[DAT], EncodedLists]:
+def make_lists(encode: Callable[..., EncodedLists]) -> Callable[[DAT], EncodedLists]:
     """Of six users with up to five of eleven items; labels 0 to 3."""
 
     def make(model: DAT) -> EncodedLists:
         generator = torch.Generator().manual_seed(5)
         mask = torch.arange(5) < torch.tensor([5, 3, 0, 4, 1, 2]).unsqueeze(1)
         labels = torch.randint(4, (6, 5), generator=generator).double()
-        return EncodedLists(
-            users=model.encode_users(user_features),
-            items=model.encode_items(item_features),
-            user_features=user_features,
-            item_features=item_features,
-            places=torch.randint(11, (6, 5), generator=generator),
-            labels=torch.where(mask, labels, 0.0),
-            stage=torch.zeros(6, 5, dtype=torch.int64),
-            mask=mask,
-        )
+        return encode(model, torch.randint(11, (6, 5), generator=generator), labels, mask)
 
     return make
 

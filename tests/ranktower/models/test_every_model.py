@@ -52,7 +52,7 @@ def build(user_sizes: FieldSizes, item_sizes: FieldSizes) -> Build:
 
 
 @pytest.fixture
-def make_lists(user_features: SideFeatures, item_features: SideFeatures) -> MakeLists:
+def make_lists(encode: Callable[..., EncodedLists]) -> MakeLists:
     """Six lists of up to seven of nine items, the second list full, the third empty."""
 
     def make(model: PreRanker) -> EncodedLists:
@@ -60,16 +60,8 @@ def make_lists(user_features: SideFeatures, item_features: SideFeatures) -> Make
         lengths = torch.tensor([5, 7, 0, 4, 6, 1])
         mask = torch.arange(7) < lengths.unsqueeze(1)
         labels = torch.randint(4, (6, 7), generator=generator).double()
-        return EncodedLists(
-            users=model.encode_users(user_features),
-            items=model.encode_items(item_features),
-            user_features=user_features,
-            item_features=item_features,
-            places=torch.where(mask, torch.randint(9, (6, 7), generator=generator), 0),
-            labels=torch.where(mask, labels, 0.0),
-            stage=torch.randint(4, (6, 7), generator=generator),
-            mask=mask,
-        )
+        places = torch.where(mask, torch.randint(9, (6, 7), generator=generator), 0)
+        return encode(model, places, labels, mask, stage=torch.randint(4, (6, 7), generator=generator))
 
     return make
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -62,22 +63,13 @@ def test_scores_equal_the_papers_formulas(
 
 
 def test_cir_is_info_nce_over_the_batchs_items(
-    model: IntTower, user_features: SideFeatures, item_features: SideFeatures
+    model: IntTower, user_features: SideFeatures, item_features: SideFeatures, encode: Callable[..., EncodedLists]
 ) -> None:
     """From the definition, one positive pair after the other; items 9 and 10 stand in no list."""
     places = torch.tensor([[0, 1, 2], [3, 4, 5], [6, 7, 8], [2, 0, 9], [1, 3, 10], [9, 10, 9]])
     mask = torch.tensor([[True] * 3, [True] * 3, [True] * 3, [True, True, False], [True, True, False], [False] * 3])
     labels = torch.tensor([[1, 0, 2], [0, 0, 0], [3, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 0]]).double()
-    lists = EncodedLists(
-        users=model.encode_users(user_features),
-        items=model.encode_items(item_features),
-        user_features=user_features,
-        item_features=item_features,
-        places=places,
-        labels=labels,
-        stage=torch.zeros_like(places),
-        mask=mask,
-    )
+    lists = encode(model, places, labels, mask)
     users = sub_spaces(model, "user_tower", 1, layers(model, "user_tower", user_features)[-1])
     items = sub_spaces(model, "item_tower", 0, layers(model, "item_tower", item_features)[-1])
     means = []
@@ -93,20 +85,11 @@ def test_cir_is_info_nce_over_the_batchs_items(
 
 
 def test_a_weight_of_zero_leaves_cir_out(
-    user_sizes: FieldSizes, item_sizes: FieldSizes, user_features: SideFeatures, item_features: SideFeatures
+    user_sizes: FieldSizes, item_sizes: FieldSizes, encode: Callable[..., EncodedLists]
 ) -> None:
     model = IntTower(IntTowerConfig(cir_weight=0.0), user_sizes, item_sizes)
     places = torch.zeros(6, 2, dtype=torch.int64)
-    lists = EncodedLists(
-        users=model.encode_users(user_features),
-        items=model.encode_items(item_features),
-        user_features=user_features,
-        item_features=item_features,
-        places=places,
-        labels=torch.ones(6, 2),
-        stage=places,
-        mask=places == 0,
-    )
+    lists = encode(model, places, torch.ones(6, 2), places == 0)
     assert model.auxiliary_loss(lists, torch.zeros(6, 2)).item() == 0
 
 

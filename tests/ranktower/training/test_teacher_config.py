@@ -27,6 +27,7 @@ def test_members_are_told_apart_by_name(tmp_path: Path) -> None:
     [
         ("members: [{name: deepfm}, {name: deepfm, width: 8}]", "members: every ranker at most once, got deepfm, deep"),
         ("members: [{name: wide_and_deep}]", "wide_and_deep"),
+        ("members: [{name: deepfm, width: 0}]", r"members\.0\.width: Input should be .*, got 0"),
         ("members: []", r"members: Tuple should have at least 1 item.*, got \[\]"),
         ("num_folds: 1", "num_folds: Input should be greater than or equal to 2, got 1"),
         ("positive_weight: 0", "positive_weight: Input should be greater than 0, got 0"),

@@ -16,8 +16,8 @@ FEATURES = SideFeatures(
     (torch.tensor([[5, 6, 7, 8], [9, 1, 0, 0], [0, 0, 0, 0]]), torch.tensor([[1, 2], [3, 0], [4, 5]])),
     (torch.tensor([4, 2, 0]), torch.tensor([2, 1, 2])),
 )
-SHOWN = History(0, torch.arange(10), 0.25)
-LIKED = History(1, torch.tensor([0, 7, 5, 9, 2, 3]), 0.25)
+SHOWN = History(0, torch.arange(10), 10, 0.25)
+LIKED = History(1, torch.tensor([0, 7, 5, 9, 2, 3]), 10, 0.25)
 
 
 def entries(features: SideFeatures, bag: int) -> list[list[int]]:

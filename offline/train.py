@@ -115,7 +115,7 @@ def retrieve(
     if folder.candidates.is_file():
         found: NDArray[np.int32] = np.load(folder.candidates, allow_pickle=False)
         return Retrieved(load_retrieval(folder, config, dataset.encoder), found)
-    model = train_retrieval(dataset, config.retrieval, seed=config.seed, device=device, progress=show_bar)
+    model = train_retrieval(dataset, config, device=device, progress=show_bar)
     save_tensors(folder.retrieval, dict(model.state_dict()), {"data_id": dataset.data_id})
     (users,) = encode_rows(model, dataset.users.features, model.encode_users)
     (items,) = encode_rows(model, dataset.items.features, model.encode_items)

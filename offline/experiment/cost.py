@@ -26,7 +26,7 @@ from ranktower.release import SCORERS, export_name
 from ranktower.training.checkpoint import save_tensors
 from ranktower.training.config import TrainConfig
 from ranktower.training.run import RunFolder
-from ranktower.training.tensors import field_sizes
+from ranktower.training.tensors import side_sizes
 
 _SCORER = "scorer.onnx"
 _DTYPES: Mapping[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -93,7 +93,7 @@ def _export(config: TrainConfig, dataset: PreparedDataset, prepared: Path, folde
     run = RunFolder(folder / "run")
     run.path.mkdir(parents=True)
     torch.manual_seed(config.seed)
-    model = build_model(config.model, field_sizes(dataset.encoder.user), field_sizes(dataset.encoder.item))
+    model = build_model(config.model, *side_sizes(dataset.encoder, config.embedding_widths))
     config.dump(run.config)
     dataset.encoder.save(run.features)
     save_tensors(run.model, dict(model.state_dict()), {"data_id": dataset.data_id, "step": 0})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -31,15 +31,23 @@ class FieldSizes:
     Attributes:
         single: single-valued fields in the order of ``SideFeatures.codes``.
         bags: multi-valued fields in the order of ``SideFeatures.bag_values``.
+        given_widths: embedding widths of fields that do not take ``embedding_width``.
     """
 
     single: Mapping[str, int]
     bags: Mapping[str, int]
+    given_widths: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Embedding widths of all fields, single-valued ones first."""
+        sizes = {**self.single, **self.bags}
+        return tuple(self.given_widths.get(name, embedding_width(size)) for name, size in sizes.items())
 
     @property
     def output_width(self) -> int:
         """Width of the concatenated embeddings."""
-        return sum(embedding_width(size) for size in (*self.single.values(), *self.bags.values()))
+        return sum(self.widths)
 
 
 def embedding_width(cardinality: int) -> int:
@@ -59,8 +67,9 @@ class FieldEmbedding(nn.Module):
 
     def __init__(self, sizes: FieldSizes) -> None:
         super().__init__()
-        self.single = nn.ModuleList(_table(size) for size in sizes.single.values())
-        self.bags = nn.ModuleList(_table(size) for size in sizes.bags.values())
+        num_single = len(sizes.single)
+        self.single = nn.ModuleList(map(_table, sizes.single.values(), sizes.widths[:num_single]))
+        self.bags = nn.ModuleList(map(_table, sizes.bags.values(), sizes.widths[num_single:]))
         self.output_width = sizes.output_width
 
     def forward(self, features: SideFeatures) -> Tensor:
@@ -71,8 +80,7 @@ class FieldEmbedding(nn.Module):
         return torch.cat(parts, dim=-1)
 
 
-def _table(size: int) -> nn.Embedding:
-    width = embedding_width(size)
+def _table(size: int, width: int) -> nn.Embedding:
     table = nn.Embedding(size, width)
     # torch's default of N(0, 1) drowns the network that follows; this keeps each field's vector at unit length.
     nn.init.normal_(table.weight, std=width**-0.5)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ranktower.blocks.field_embedding import FieldEmbedding, FieldSizes, SideFeatures, embedding_width
+from ranktower.blocks.field_embedding import FieldEmbedding, FieldSizes, SideFeatures
 
 
 class FieldMatrix(nn.Module):
     """Field embeddings brought to one width: a linear map where a field's own width is another, nothing elsewhere.
 
-    At the width of 16 only fields of 131,072 values and more are mapped.
+    At the width of 16 only fields of 131,072 values and more, and those that were given a width, are mapped.
     """
 
     def __init__(self, sizes: FieldSizes, width: int) -> None:
         super().__init__()
         self.embedding = FieldEmbedding(sizes)
-        self.widths = [embedding_width(size) for size in (*sizes.single.values(), *sizes.bags.values())]
+        self.widths = list(sizes.widths)
         self.maps = nn.ModuleList(
             nn.Identity() if own == width else nn.Linear(own, width, bias=False) for own in self.widths
         )

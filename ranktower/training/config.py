@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
+from ranktower.data.feature_spec import HistoryOf
 from ranktower.data.sampling import SamplingOptions
 from ranktower.errors import ConfigError
 from ranktower.losses import HybridOptions
@@ -25,17 +27,20 @@ class RetrievalConfig(_Section):
 
     Attributes:
         model: its shape.
-        epochs: passes over the training split's positives.
-        batch_pairs: positives a step.
-        num_negatives: items drawn uniformly a step, shared by its positives.
+        of: what is retrieved: a user's positives of the training split, or all that was shown to the user there. The
+            paper leaves it open.
+        epochs: passes over the users.
+        batch_users: users a step, each with all its items.
+        num_negatives: items drawn uniformly a step, shared by its users.
         learning_rate: of Adam.
         history_dropout: as in ``TrainConfig``; without it a model that sees histories retrieves what is in them.
         num_retrieved: candidates kept a user, best first, before the sampler draws from them.
     """
 
     model: TwoTowerConfig = TwoTowerConfig()
+    of: HistoryOf = "positives"
     epochs: int = Field(default=3, ge=1)
-    batch_pairs: int = Field(default=1024, ge=1)
+    batch_users: int = Field(default=64, ge=1)
     num_negatives: int = Field(default=2048, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
     history_dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -92,6 +97,8 @@ class TrainConfig(ConfigFile):
 
     Attributes:
         model: which model, by ``name``, and its shape; RankTower where no name is given.
+        embedding_widths: of features by name, in the model and in the retrieval model; every other feature has the
+            paper's width of ``embedding_width``. A model with a ``field_width`` of its own maps them to it.
         warm_start: begin with the field embeddings of the retrieval model, which saw the same training split; the
             paper begins with random ones.
         history_dropout: share of each user's history that is hidden from a training step, drawn anew each time. A
@@ -107,6 +114,7 @@ class TrainConfig(ConfigFile):
     retrieval: RetrievalConfig = RetrievalConfig()
     validation: ValidationConfig = ValidationConfig()
     optimizer: OptimizerConfig = Field(default=OptimizerConfig(), validate_default=True)
+    embedding_widths: Mapping[str, PositiveInt] = Field(default_factory=dict)
     warm_start: bool = False
     history_dropout: float = Field(default=0.0, ge=0, lt=1)
     seed: int = Field(default=0, ge=0, lt=2**63)

@@ -26,7 +26,7 @@ from ranktower.training.curve import LOSS_PARTS
 from ranktower.training.evaluation import EvaluationOptions, ModelScorer, evaluate
 from ranktower.training.optimizer import build_optimizer
 from ranktower.training.run import RunFolder
-from ranktower.training.tensors import History, field_sizes, hide_items, histories, side_features, take, to_device
+from ranktower.training.tensors import History, hide_items, histories, side_features, side_sizes, take, to_device
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Trainer:
         )
         self.sampler = FullStageSampler(dataset, config.sampling, retrieved.candidates if retrieved else None)
         torch.manual_seed(config.seed)
-        sizes = field_sizes(dataset.encoder.user), field_sizes(dataset.encoder.item)
+        sizes = side_sizes(dataset.encoder, config.embedding_widths)
         self.model = build_model(config.model, *sizes).to(device)
         if config.warm_start and retrieved:
             _warm_start(self.model, retrieved.model)

@@ -2,72 +2,119 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
-import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
+from ranktower.blocks import SideFeatures
 from ranktower.data.dataset import TRAIN, PreparedDataset
+from ranktower.data.tables import STAGES
 from ranktower.errors import ConfigError
 from ranktower.models import TwoTower
-from ranktower.training.config import RetrievalConfig
-from ranktower.training.tensors import field_sizes, hide_items, histories, side_features, take, to_device
+from ranktower.training.config import RetrievalConfig, TrainConfig
+from ranktower.training.tensors import hide_items, histories, side_features, side_sizes, take, to_device
 
 
 def train_retrieval(
-    dataset: PreparedDataset, config: RetrievalConfig, *, seed: int, device: torch.device, progress: bool = True
+    dataset: PreparedDataset, config: TrainConfig, *, device: torch.device, progress: bool = True
 ) -> TwoTower:
-    """Softmax over each positive and items drawn uniformly from the corpus, on the training split's positives.
+    """Softmax over each item that a user had and items drawn uniformly from the corpus, on the training split.
 
-    Uniform negatives need no correction of the logits: they share one sampling probability. A drawn item that is the
-    positive itself is taken out of its own softmax.
+    Uniform negatives need no correction of the logits: they share one sampling probability. A step takes whole users,
+    so each is encoded once and not once an item.
 
     Args:
-        dataset: prepared data; only interactions of the training split with positive feedback are read.
-        config: the model's shape and the optimiser's settings.
-        seed: of the initial weights, the order of the pairs and the negatives.
+        dataset: prepared data; only impressions of the training split are read.
+        config: its ``retrieval`` gives the model's shape and the optimiser's settings; its seed is that of the initial
+            weights, the order of the users and the negatives.
         device: where to train.
         progress: show a bar with rate and time left.
 
     Raises:
-        ConfigError: the training split has no positive feedback.
+        ConfigError: the training split has no item to learn from.
     """
-    interactions = dataset.interactions
-    positive = np.flatnonzero((interactions.split == TRAIN) & (interactions.feedback > 0))
-    if not len(positive):
-        columns = ", ".join(dataset.spec.feedback)
-        raise ConfigError(f"no impression of the training split has positive feedback ({columns}): nothing to learn")
-    torch.manual_seed(seed)
-    model = TwoTower(config.model, field_sizes(dataset.encoder.user), field_sizes(dataset.encoder.item)).to(device)
+    settings, own = config.retrieval, _items_by_user(dataset, config.retrieval)
+    torch.manual_seed(config.seed)
+    model = TwoTower(settings.model, *side_sizes(dataset.encoder, config.embedding_widths)).to(device)
     users = to_device(side_features(dataset.users.features), device)
     items = to_device(side_features(dataset.items.features), device)
-    hidden_from = histories(dataset, config.history_dropout, device)
-    user_rows = torch.from_numpy(interactions.user_row[positive].astype(np.int64))
-    item_rows = torch.from_numpy(interactions.item_row[positive].astype(np.int64))
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-    generator = torch.Generator().manual_seed(seed)
-    batches_per_epoch = -(-len(positive) // config.batch_pairs)
-    with tqdm(
-        total=config.epochs * batches_per_epoch, desc="train retrieval", unit="step", disable=None if progress else True
-    ) as bar:
-        for _ in range(config.epochs):
-            order = torch.randperm(len(positive), generator=generator)
-            for pairs in torch.split(order, config.batch_pairs):
-                drawn = torch.randint(len(dataset.items), (config.num_negatives,), generator=generator)
-                user_batch, item_batch = take(users, user_rows[pairs].to(device)), item_rows[pairs]
-                user_batch = hide_items(user_batch, hidden_from)
-                # One tower run for positives and negatives together.
-                vectors = model.encode_items(take(items, torch.cat([item_batch, drawn]).to(device)))[0]
-                (user_vectors,) = model.encode_users(user_batch)
-                scale = model.log_tau.exp()
-                negatives = user_vectors @ vectors[len(pairs) :].T / scale
-                same = (item_batch[:, None] == drawn[None, :]).to(device)
-                positives = (user_vectors * vectors[: len(pairs)]).sum(dim=1, keepdim=True) / scale
-                logits = torch.cat([positives, negatives.masked_fill(same, float("-inf"))], dim=1)
-                loss = F.cross_entropy(logits, torch.zeros(len(pairs), dtype=torch.int64, device=device))
+    hidden_from = histories(dataset, settings.history_dropout, device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
+    generator = torch.Generator().manual_seed(config.seed)
+    total = settings.epochs * -(-len(own.user_rows) // settings.batch_users)
+    with tqdm(total=total, desc="train retrieval", unit="step", disable=None if progress else True) as bar:
+        for _ in range(settings.epochs):
+            order = torch.randperm(len(own.user_rows), generator=generator)
+            for batch in torch.split(order, settings.batch_users):
+                places, item_rows = own.pairs(batch)
+                drawn = torch.randint(len(dataset.items), (settings.num_negatives,), generator=generator)
+                user_batch = hide_items(take(users, own.user_rows[batch].to(device)), hidden_from)
+                loss = _loss(model, user_batch, items, places.to(device), item_rows, drawn)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 bar.update()
                 bar.set_postfix_str(f"loss {loss.item():.3f}", refresh=False)
     return model.eval()
+
+
+def _loss(
+    model: TwoTower, users: SideFeatures, items: SideFeatures, places: Tensor, item_rows: Tensor, drawn: Tensor
+) -> Tensor:
+    """Mean cross entropy of the pairs: user ``places[i]`` of ``users`` and item ``item_rows[i]``, among ``drawn``.
+
+    An item that was drawn twice counts once. So a pair's softmax is the user's own over all that was drawn, if its item
+    is among that, and else the same with one more item: a user's exponentials are summed once, and not once a pair.
+    """
+    device = users.codes.device
+    distinct, inverse = torch.unique(torch.cat([item_rows, drawn]), return_inverse=True)
+    # One tower run for the users' items and the drawn ones together.
+    (item_vectors,) = model.encode_items(take(items, distinct.to(device)))
+    (user_vectors,) = model.encode_users(users)
+    scores = user_vectors @ item_vectors.T / model.log_tau.exp()
+    is_drawn = torch.zeros(len(distinct), dtype=torch.bool)
+    is_drawn[inverse[len(item_rows) :]] = True
+    own, is_drawn = inverse[: len(item_rows)].to(device), is_drawn.to(device)
+    asked = scores[places, own]
+    of_drawn = torch.logsumexp(scores[:, is_drawn], dim=1)[places]
+    return (torch.where(is_drawn[own], of_drawn, torch.logaddexp(of_drawn, asked)) - asked).mean()
+
+
+@dataclass(frozen=True)
+class _ItemsByUser:
+    """``user_rows [n]`` and, one behind the other, the item rows of each: user i's are ``starts[i]:starts[i + 1]``."""
+
+    user_rows: Tensor
+    item_rows: Tensor
+    starts: Tensor
+
+    def pairs(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the users ``batch``: the place in ``batch`` and the item row of each of their pairs."""
+        counts = self.starts[batch + 1] - self.starts[batch]
+        places = torch.repeat_interleave(torch.arange(len(batch)), counts)
+        first = torch.repeat_interleave(self.starts[batch] - (counts.cumsum(0) - counts), counts)
+        return places, self.item_rows[first + torch.arange(len(places))]
+
+
+def _items_by_user(dataset: PreparedDataset, settings: RetrievalConfig) -> _ItemsByUser:
+    rows = dataset.interactions
+    asked = (rows.split == TRAIN) & (rows.stage == STAGES.index("impression"))
+    if settings.of == "positives":
+        asked &= rows.feedback > 0
+    if not asked.any():
+        columns = ", ".join(dataset.spec.feedback)
+        what = f"has positive feedback ({columns})" if settings.of == "positives" else "is there"
+        raise ConfigError(f"no impression of the training split {what}: nothing to learn")
+    # Interactions are sorted by user.
+    user_rows, starts = np.unique(rows.user_row[asked], return_index=True)
+    return _ItemsByUser(
+        _int64(user_rows), _int64(rows.item_row[asked]), _int64(np.append(starts, np.count_nonzero(asked)))
+    )
+
+
+def _int64(array: NDArray[np.integer]) -> Tensor:
+    return torch.from_numpy(array.astype(np.int64))

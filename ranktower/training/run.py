@@ -14,7 +14,7 @@ from ranktower.errors import ConfigError
 from ranktower.models import PreRanker, RankTower, TwoTower, build_model
 from ranktower.training.checkpoint import load_tensors
 from ranktower.training.config import TrainConfig
-from ranktower.training.tensors import field_sizes
+from ranktower.training.tensors import side_sizes
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class TrainedRun:
 
 def load_retrieval(folder: RunFolder, config: TrainConfig, encoder: FeatureEncoder) -> TwoTower:
     """Read the retrieval model of a run, finished or not; ConfigError if it is missing or damaged."""
-    model = TwoTower(config.retrieval.model, field_sizes(encoder.user), field_sizes(encoder.item))
+    model = TwoTower(config.retrieval.model, *side_sizes(encoder, config.embedding_widths))
     model.load_state_dict(load_tensors(folder.retrieval)[0])
     return model.eval()
 
@@ -115,7 +115,7 @@ def load_run(path: Path) -> TrainedRun:
         if not needed.is_file():
             raise ConfigError(f"{path}: no finished training run, {needed.name} is missing; run 'ranktower train'")
     config, encoder = TrainConfig.load(folder.config), FeatureEncoder.load(folder.features)
-    model = build_model(config.model, field_sizes(encoder.user), field_sizes(encoder.item))
+    model = build_model(config.model, *side_sizes(encoder, config.embedding_widths))
     tensors, about = load_tensors(folder.model)
     model.load_state_dict(tensors)
     run_id = hashlib.sha256(folder.model.read_bytes()).hexdigest()[:12]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ranktower.blocks import FieldSizes, SideFeatures
 from ranktower.data.dataset import PreparedDataset
-from ranktower.data.encoder import EncodedFeatures, SideEncoder
+from ranktower.data.encoder import EncodedFeatures, FeatureEncoder, SideEncoder
+from ranktower.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,26 @@ class History:
     dropout: float
 
 
-def field_sizes(encoder: SideEncoder) -> FieldSizes:
+def side_sizes(encoder: FeatureEncoder, widths: Mapping[str, int]) -> tuple[FieldSizes, FieldSizes]:
+    """The cardinalities of the user's and the item's fields; ``widths`` are embedding widths by a field's name.
+
+    Raises:
+        ConfigError: ``widths`` names what is no feature of either side.
+    """
+    known = {**encoder.user.cardinalities, **encoder.item.cardinalities}
+    for name, width in widths.items():
+        if name not in known:
+            raise ConfigError(f"embedding_widths: no feature {name!r} (= {width}); known: {', '.join(known)}")
+    return field_sizes(encoder.user, widths), field_sizes(encoder.item, widths)
+
+
+def field_sizes(encoder: SideEncoder, widths: Mapping[str, int] | None = None) -> FieldSizes:
     """The cardinalities of one side's fields, in the order in which they are encoded."""
     sizes = encoder.cardinalities
     return FieldSizes(
         single={name: sizes[name] for name in encoder.single_fields},
         bags={name: sizes[name] for name in encoder.bag_fields},
+        given_widths=widths or {},
     )
 
 

@@ -46,3 +46,13 @@ def test_an_empty_bag_is_zero() -> None:
     layer = FieldEmbedding(FieldSizes(single={}, bags={"tags": 4}))
     out = layer(SideFeatures(torch.zeros(1, 0, dtype=torch.int64), (torch.tensor([[1, 2]]),), (torch.tensor([0]),)))
     assert out.abs().sum() == 0
+
+
+def test_a_given_width_replaces_the_papers() -> None:
+    sizes = FieldSizes(single={"a": 9, "b": 5}, bags={"c": 7}, given_widths={"b": 3, "c": 4})
+    assert sizes.widths == (16, 3, 4)
+    embedding = FieldEmbedding(sizes)
+    assert [table.weight.shape[1] for table in (*embedding.single, *embedding.bags)] == [16, 3, 4]
+    assert embedding(
+        SideFeatures(torch.zeros(2, 2, dtype=torch.int64), (torch.ones(2, 1).long(),), (torch.ones(2).long(),))
+    ).shape == (2, 23)

@@ -159,7 +159,7 @@ def _experiment(protocol: Protocol, options: argparse.Namespace, command: str) -
     workspace = make_workspace(options.dataset, entry, source, options.work)
     results = ResultFolder(options.results / options.dataset)
     describe(workspace, results, protocol, options.dataset, command)
-    return Experiment(protocol, results, workspace, options, command)
+    return Experiment(protocol.on(options.dataset), results, workspace, options, command)
 
 
 def _tables(options: argparse.Namespace) -> list[str]:

@@ -49,7 +49,11 @@ def write_page(protocol: Protocol, root: Path) -> Path:
 def page(protocol: Protocol, root: Path, *, plots_to: Path) -> str:
     """The page as Markdown; its plots are drawn into ``plots_to``."""
     folders = [ResultFolder(path) for path in sorted(root.iterdir())] if root.is_dir() else []
-    parts = [_DatasetPage(protocol, Results(folder), plots_to).text() for folder in folders if folder.dataset.is_file()]
+    parts = [
+        _DatasetPage(protocol.on(folder.path.name), Results(folder), plots_to).text()
+        for folder in folders
+        if folder.dataset.is_file()
+    ]
     return "\n".join([_INTRO, *(parts or ["Nothing has been run yet.\n"])])
 
 

@@ -33,6 +33,7 @@ class DatasetEntry(_Section):
         title: its name in the pages; the data set's name where empty.
         prepare: activity filter and split.
         user_features: features that the users get beside those of the tables, such as histories.
+        base: what the training configuration says of this data set's own features, merged into the shared base.
         simulator: the cascade to simulate, for the data set that has no files.
         teacher: train the teacher ensemble for it; without, what soft labels its tables bring are used.
         teacher_config: of ``ranktower teach``, its defaults where left out.
@@ -41,6 +42,7 @@ class DatasetEntry(_Section):
     title: str = ""
     prepare: PrepareOptions = PrepareOptions()
     user_features: tuple[Feature, ...] = Field(default=(), strict=False)
+    base: dict[str, Any] = {}
     simulator: SimulatorOptions | None = None
     teacher: bool = True
     teacher_config: dict[str, Any] = {}
@@ -187,6 +189,10 @@ class Protocol(ConfigFile):
         """The entry of a data set; the defaults for one that the protocol does not know."""
         entry = self.datasets.get(name, DatasetEntry())
         return entry if entry.title else entry.model_copy(update={"title": name})
+
+    def on(self, name: str) -> Protocol:
+        """The protocol with a data set's own base."""
+        return self.model_copy(update={"base": merged(self.base, self.dataset(name).base)})
 
     def table(self, name: str) -> Table:
         """A table of the paper or beyond it.

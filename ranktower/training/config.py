@@ -73,6 +73,9 @@ class OptimizerConfig(_Section):
         weight_decay: of Adam, decoupled from the gradient (Loshchilov and Hutter 2019).
         interaction_rate: learning rate of what works on pairs, as a multiple of ``learning_rate``: all that is not of a
             tower, such as RankTower's cross-attention and temperature.
+        schedule: of Adam's learning rates: ``constant``, or ``cosine``, which takes them to 0 at the last step of
+            ``max_epochs`` (Loshchilov and Hutter 2017, without restarts).
+        warmup_steps: of Adam, first steps over which the learning rates rise in a straight line.
         beta: of FTRL; see ``FTRLProximal`` for when it should be below the paper's 1.
         l1, l2: of FTRL.
     """
@@ -80,13 +83,15 @@ class OptimizerConfig(_Section):
     name: Literal["adam", "ftrl"] = "adam"
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     interaction_rate: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: int = Field(default=0, ge=0)
     beta: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     l1: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     l2: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _refuse_options_of_the_other(self) -> OptimizerConfig:
-        for key in {"adam": ("beta", "l1", "l2"), "ftrl": ("weight_decay",)}[self.name]:
+        for key in {"adam": ("beta", "l1", "l2"), "ftrl": ("weight_decay", "schedule", "warmup_steps")}[self.name]:
             if (value := getattr(self, key)) != type(self).model_fields[key].default:
                 raise ConfigError(f"optimizer.{key}: optimizer.name {self.name!r} has no such option, got {value}")
         return self

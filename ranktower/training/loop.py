@@ -24,7 +24,7 @@ from ranktower.training.checkpoint import Progress, load_checkpoint, save_checkp
 from ranktower.training.config import TrainConfig
 from ranktower.training.curve import LOSS_PARTS
 from ranktower.training.evaluation import EvaluationOptions, ModelScorer, evaluate
-from ranktower.training.optimizer import build_optimizer
+from ranktower.training.optimizer import build_optimizer, rate_share
 from ranktower.training.run import RunFolder
 from ranktower.training.tensors import History, hide_items, histories, side_features, side_sizes, take, to_device
 
@@ -108,6 +108,8 @@ class Trainer:
         if config.warm_start and retrieved:
             _warm_start(self.model, retrieved.model)
         self.optimizer = build_optimizer(self.model, config.optimizer, learning_rate=config.learning_rate)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.num_steps = self.sampler.num_batches(config.batch_lists) * config.max_epochs
         self.histories = histories(dataset, config.history_dropout, device)
         self.best: dict[str, Tensor] = {}
         self.progress = Progress(config.digest(), dataset.data_id, dataset.teacher_id)
@@ -132,9 +134,14 @@ class Trainer:
             DivergedError: the loss is not finite any more.
         """
         per_epoch = self.sampler.num_batches(self.config.batch_lists)
-        total, done = per_epoch * self.config.max_epochs, self.progress.step
         bar: tqdm[Any]
-        with tqdm(total=total, initial=done, desc="train", unit="step", disable=None if self.show_bar else True) as bar:
+        with tqdm(
+            total=self.num_steps,
+            initial=self.progress.step,
+            desc="train",
+            unit="step",
+            disable=None if self.show_bar else True,
+        ) as bar:
             while not self.progress.finished:
                 self._epoch(per_epoch, bar)
         save_tensors(self.folder.model, self.best, {"data_id": self.dataset.data_id, "step": self.progress.best_step})
@@ -175,6 +182,7 @@ class Trainer:
         )
         auxiliary = self.model.auxiliary_loss(lists, scores)
         total = parts.total + auxiliary
+        self._set_rates()
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -190,6 +198,11 @@ class Trainer:
         bar.update()
         if progress.step % 10 == 0:
             bar.set_postfix_str(f"loss {total.item():.2f}, best NDCG {max(progress.best_ndcg, 0):.4f}")
+
+    def _set_rates(self) -> None:
+        share = rate_share(self.config.optimizer, self.progress.step, self.num_steps)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * share
 
     def _validate(self, bar: tqdm[Any]) -> None:
         settings, progress = self.config.validation, self.progress

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 
 import torch
@@ -33,3 +34,17 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, *, learning_rate:
         ],
         fused=True,
     )
+
+
+def rate_share(config: OptimizerConfig, step: int, num_steps: int) -> float:
+    """The share of its learning rate that a step takes, by its number alone, so that a resumed run takes the same.
+
+    Args:
+        config: its ``schedule`` and ``warmup_steps``.
+        step: from 1 to ``num_steps``.
+        num_steps: of the whole run.
+    """
+    share = min(1.0, step / config.warmup_steps) if config.warmup_steps else 1.0
+    if config.schedule == "cosine":
+        share *= 0.5 * (1 + math.cos(math.pi * (step - 1) / num_steps))
+    return share

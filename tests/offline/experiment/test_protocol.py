@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from offline.experiment.plan import planned_runs
-from offline.experiment.protocol import PROTOCOL, Protocol, merged, nested
+from offline.experiment.protocol import PROTOCOL, DatasetEntry, Protocol, merged, nested
 from offline.experiment.tuning import base_values
 from ranktower.errors import ConfigError
 from ranktower.models import ModelConfig
@@ -87,3 +87,13 @@ def test_merging_leaves_both_as_they_are() -> None:
     assert merged(base, change) == {"a": {"b": 9, "c": 2}, "d": {"e": 4}}
     assert base == {"a": {"b": 1, "c": 2}, "d": 3}
     assert nested("a.b.c", 1) == {"a": {"b": {"c": 1}}}
+
+
+def test_a_data_set_adds_to_the_base() -> None:
+    entry = DatasetEntry(base={"retrieval": {"epochs": 7}, "embedding_widths": {"item_id": 24}})
+    on = SHIPPED.model_copy(update={"datasets": {"own": entry}}).on("own")
+    config = on.config("two_tower", tuned={}, change={}, seed=0)
+    assert config.retrieval.epochs == 7 and config.embedding_widths == {"item_id": 24}
+    before = SHIPPED.config("two_tower", tuned={}, change={}, seed=0)
+    assert config.retrieval.model == before.retrieval.model
+    assert SHIPPED.on("unknown").base == SHIPPED.base

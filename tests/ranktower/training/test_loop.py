@@ -18,7 +18,7 @@ from ranktower.data.sampling import FullStageSampler, ListBatch, SamplingOptions
 from ranktower.errors import ConfigError
 from ranktower.models import EncodedLists, PreRanker, RankTower
 from ranktower.training.checkpoint import Progress, load_tensors
-from ranktower.training.config import TrainConfig
+from ranktower.training.config import OptimizerConfig, TrainConfig
 from ranktower.training.evaluation import EvaluationOptions, ModelScorer, evaluate, popularity_scorer
 from ranktower.training.loop import DeviceFeatures, Retrieved, Trainer, encode_lists
 from ranktower.training.run import RunFolder, load_run, read_metrics
@@ -206,7 +206,7 @@ def test_a_short_epoch_is_validated_once_at_its_end(
     assert [row["step"] for row in trainer.fit().validations] == [per_epoch, 2 * per_epoch, 3 * per_epoch]
 
 
-def test_a_stopped_run_with_dropout_draws_the_same_when_it_goes_on(
+def test_a_stopped_run_with_dropout_and_a_schedule_goes_on_to_the_same_model(
     simulated: PreparedDataset, small_config: TrainConfig, tmp_path: Path
 ) -> None:
     class StoppedError(Exception):
@@ -216,7 +216,12 @@ def test_a_stopped_run_with_dropout_draws_the_same_when_it_goes_on(
         if progress.step > small_config.checkpoint_every_steps:
             raise StoppedError
 
-    config = small_config.model_copy(update={"model": small_config.model.model_copy(update={"dropout": 0.4})})
+    config = small_config.model_copy(
+        update={
+            "model": small_config.model.model_copy(update={"dropout": 0.4}),
+            "optimizer": OptimizerConfig(schedule="cosine", warmup_steps=5),
+        }
+    )
     for name, stopped in (("whole", False), ("stopped", True)):
         folder = RunFolder(tmp_path / name)
         folder.path.mkdir()

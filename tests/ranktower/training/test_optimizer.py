@@ -12,7 +12,7 @@ from ranktower.errors import ConfigError
 from ranktower.models import RankTower, RankTowerConfig
 from ranktower.training.config import OptimizerConfig, TrainConfig
 from ranktower.training.ftrl import FTRLProximal
-from ranktower.training.optimizer import build_optimizer
+from ranktower.training.optimizer import build_optimizer, rate_share
 
 
 @pytest.fixture
@@ -85,6 +85,7 @@ def test_ftrl_gets_its_options(model: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("{name: ftrl, schedule: cosine}", r"optimizer\.schedule: .* 'ftrl' has no such option, got cosine"),
         ("{name: ftrl, weight_decay: 0.1}", r"optimizer\.weight_decay: .* 'ftrl' has no such option, got 0\.1"),
         ("{beta: 0.1}", r"optimizer\.beta: optimizer\.name 'adam' has no such option, got 0\.1"),
         ("{name: ftrl, beta: 0}", r"optimizer\.beta: .*got 0"),
@@ -115,3 +116,22 @@ def test_lr_is_trained_by_ftrl_unless_another_is_named(content: dict[str, Any], 
     config.dump(tmp_path / "config.yaml")
     assert f"name: {expected}\n" in (tmp_path / "config.yaml").read_text().split("optimizer:")[1]
     assert TrainConfig.load(tmp_path / "config.yaml") == config
+
+
+def test_rates_stay_unless_a_schedule_is_named() -> None:
+    assert [rate_share(OptimizerConfig(), step, 10) for step in (1, 5, 10)] == [1.0, 1.0, 1.0]
+
+
+def test_cosine_begins_at_the_rate_and_ends_near_zero() -> None:
+    config = OptimizerConfig(schedule="cosine")
+    shares = [rate_share(config, step, 100) for step in range(1, 101)]
+    assert shares[0] == 1.0 and shares[50] == pytest.approx(0.5) and 0 < shares[-1] < 0.001
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(50.5)
+
+
+def test_a_warm_up_rises_in_a_straight_line() -> None:
+    config = OptimizerConfig(warmup_steps=4)
+    assert [rate_share(config, step, 10) for step in range(1, 7)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    both = OptimizerConfig(schedule="cosine", warmup_steps=4)
+    assert rate_share(both, 3, 8) == pytest.approx(0.75 * rate_share(OptimizerConfig(schedule="cosine"), 3, 8))

@@ -93,7 +93,8 @@ def test_a_data_set_adds_to_the_base() -> None:
     entry = DatasetEntry(base={"retrieval": {"epochs": 7}, "embedding_widths": {"item_id": 24}})
     on = SHIPPED.model_copy(update={"datasets": {"own": entry}}).on("own")
     config = on.config("two_tower", tuned={}, change={}, seed=0)
-    assert config.retrieval.epochs == 7 and config.embedding_widths == {"item_id": 24}
+    assert config.retrieval.epochs == 7
+    assert config.embedding_widths == {"item_id": 24}
     before = SHIPPED.config("two_tower", tuned={}, change={}, seed=0)
     assert config.retrieval.model == before.retrieval.model
     assert SHIPPED.on("unknown").base == SHIPPED.base

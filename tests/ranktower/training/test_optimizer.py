@@ -125,7 +125,9 @@ def test_rates_stay_unless_a_schedule_is_named() -> None:
 def test_cosine_begins_at_the_rate_and_ends_near_zero() -> None:
     config = OptimizerConfig(schedule="cosine")
     shares = [rate_share(config, step, 100) for step in range(1, 101)]
-    assert shares[0] == 1.0 and shares[50] == pytest.approx(0.5) and 0 < shares[-1] < 0.001
+    assert shares[0] == 1.0
+    assert shares[50] == pytest.approx(0.5)
+    assert 0 < shares[-1] < 0.001
     assert shares == sorted(shares, reverse=True)
     assert sum(shares) == pytest.approx(50.5)
 

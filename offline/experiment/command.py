@@ -182,7 +182,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--dataset", help="kuairand, taobao, alimama, movielens-1m, simulator, or a name for your own tables")
     add("--data", type=Path, help=f"folder of original files or of canonical tables; by default {DATA_DIR}")
     add("--table", nargs="+", default=[], help="tables to run: 1 2 3 4")
-    add("--extra", nargs="+", default=[], help="what goes beyond the paper: heads, learning_curve, cost")
+    add(
+        "--extra",
+        nargs="+",
+        default=[],
+        help="what goes beyond the paper: heads, learning_curve, recipe, cross_attention, cost",
+    )
     add("--tune", action="store_true", help="tune every model of Table 1 first, each with as many trials")
     add("--seeds", type=int, help="by default the protocol's")
     add("--jobs", type=int, default=max(1, os.cpu_count() or 1), help="processes of one thread (default: %(default)s)")

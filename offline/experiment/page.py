@@ -77,10 +77,14 @@ class _DatasetPage:
         """All sections, each with a heading."""
         blocks = [f"## {self.about['title']}", self._data()]
         for name in self.protocol.tables:
-            blocks += self._table(name)
+            blocks += self._table(name, f"Table {name}: {self.protocol.tables[name].title.lower()}")
         if "1" in self.rows:
             blocks += [*self._expense(), *self._consistency(), *self._calibration()]
-        blocks += [*self._shapes(), *self._learning_curve(), *self._tuning(), self._circumstances()]
+        blocks += [*self._shapes(), *self._learning_curve()]
+        for name, table in self.protocol.extras.items():
+            if table.reference is not None:
+                blocks += self._table(name, table.title)
+        blocks += [*self._tuning(), self._circumstances()]
         return "\n\n".join(blocks) + "\n"
 
     def _data(self) -> str:
@@ -102,12 +106,12 @@ class _DatasetPage:
         told = sections.teacher(self.about["teacher"])
         return f"{text}\n\nThe teacher on test impressions and, out of fold, on those of training:\n\n{told}"
 
-    def _table(self, name: str) -> list[str]:
-        table, rows = self.protocol.tables[name], self.rows[name]
+    def _table(self, name: str, title: str) -> list[str]:
+        table, rows = self.protocol.table(name), self.rows[name]
         blocks = []
         for pool in POOLS:
             blocks += [
-                f"### Table {name}: {table.title.lower()}, {pool.replace('_', ' ')}",
+                f"### {title}, {pool.replace('_', ' ')}",
                 sections.quality(rows, pool=pool, dataset=self.name, k=self.k[pool]),
             ]
         if table.reference is not None:

@@ -206,4 +206,7 @@ class _DatasetPage:
         return self.plots_to / f"{self.name}-{name}.svg"
 
     def _picture(self, name: str, drawn: bool) -> list[str]:
+        if not drawn:
+            # Of results that are no longer those of the protocol.
+            self._plot(name).unlink(missing_ok=True)
         return [f"![{name.replace('-', ' ')}]({self._plot(name).name})"] if drawn else []

@@ -36,6 +36,7 @@ def test_the_committed_page_is_that_of_the_committed_results(tmp_path: Path) -> 
 
 
 def test_what_was_not_run_is_a_dash(protocol: Protocol, folder: ResultFolder, tmp_path: Path) -> None:
+    (tmp_path / f"{folder.path.name}-calibration.svg").write_text("of results that are gone", encoding="utf-8")
     text = page(protocol, folder.path.parent, plots_to=tmp_path)
     assert _section(text, "Table 1: models, full corpus")[2] == ["Two-Tower", "–", "0.5000", "–", "0.3000", "–"]
     assert _section(text, "Training and serving")[2] == ["Two-Tower", *["–"] * 6]

@@ -24,6 +24,7 @@ from ranktower.training.loop import Retrieved, Trainer
 from ranktower.training.retrieval import train_retrieval
 from ranktower.training.run import RunFolder, load_retrieval, read_metrics, write_metrics
 from ranktower.training.teacher_folder import with_teacher
+from ranktower.training.tensors import side_sizes
 
 
 def main(argv: Sequence[str]) -> int:
@@ -63,13 +64,15 @@ def run_training(
     """Train, or go on with, the run in ``folder``, and write its model, metrics and curve.
 
     Raises:
-        ConfigError: the folder holds a run with another configuration, on other data or with another teacher, or a
-            side has no feature.
+        ConfigError: the folder holds a run with another configuration, on other data or with another teacher, a side
+            has no feature, or ``embedding_widths`` names what is none.
     """
     for side, features in (("user", dataset.spec.user_features), ("item", dataset.spec.item_features)):
         if not features:
             least = f"[{{name: {side}_id, kind: categorical}}]"
             raise ConfigError(f"the data's features.yaml names no {side}_features; the least is {least}")
+    # Refused before the folder is this configuration's.
+    side_sizes(dataset.encoder, config.embedding_widths)
     folder.path.mkdir(parents=True, exist_ok=True)
     _refuse_another_run(folder, config, dataset)
     config.dump(folder.config)

@@ -152,7 +152,7 @@ def link_candidates(
     Returns:
         The folder that they come from.
     """
-    settings = {"widths": config.embedding_widths, **config.retrieval.model_dump(mode="json")}
+    settings = {"widths": config.embedding_widths, **config.retrieval.model_dump(mode="json", exclude_defaults=True)}
     shared = RunFolder(workspace.path / f"retrieval-{_digest([dataset.data_id, settings])}")
     shared.path.mkdir(parents=True, exist_ok=True)
     with file_lock(shared.path / ".lock"):

@@ -30,7 +30,8 @@ class RetrievalConfig(_Section):
         of: what is retrieved: a user's positives of the training split, or all that was shown to the user there. The
             paper leaves it open.
         epochs: passes over the users.
-        batch_users: users a step, each with all its items.
+        batch_users: users a step.
+        max_items: of a user that a step takes at most, so that heavy users do not fill the memory.
         num_negatives: items drawn uniformly a step, shared by its users.
         learning_rate: of Adam.
         history_dropout: as in ``TrainConfig``; without it a model that sees histories retrieves what is in them.
@@ -41,6 +42,7 @@ class RetrievalConfig(_Section):
     of: HistoryOf = "positives"
     epochs: int = Field(default=3, ge=1)
     batch_users: int = Field(default=64, ge=1)
+    max_items: int = Field(default=256, ge=1)
     num_negatives: int = Field(default=2048, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
     history_dropout: float = Field(default=0.0, ge=0, lt=1)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -16,7 +15,7 @@ from ranktower.data.tables import STAGES
 from ranktower.errors import ConfigError
 from ranktower.models import TwoTower
 from ranktower.training.config import RetrievalConfig, TrainConfig
-from ranktower.training.tensors import hide_items, histories, side_features, side_sizes, take, to_device
+from ranktower.training.tensors import as_int64, hide_items, histories, side_features, side_sizes, take, to_device
 
 
 def train_retrieval(
@@ -50,10 +49,10 @@ def train_retrieval(
         for _ in range(settings.epochs):
             order = torch.randperm(len(own.user_rows), generator=generator)
             for batch in torch.split(order, settings.batch_users):
-                places, item_rows = own.pairs(batch)
+                places, item_rows = own.pairs(batch, settings.max_items, generator)
                 drawn = torch.randint(len(dataset.items), (settings.num_negatives,), generator=generator)
                 user_batch = hide_items(take(users, own.user_rows[batch].to(device)), hidden_from)
-                loss = _loss(model, user_batch, items, places.to(device), item_rows, drawn)
+                loss = retrieval_loss(model, user_batch, items, places.to(device), item_rows, drawn)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -62,13 +61,21 @@ def train_retrieval(
     return model.eval()
 
 
-def _loss(
+def retrieval_loss(
     model: TwoTower, users: SideFeatures, items: SideFeatures, places: Tensor, item_rows: Tensor, drawn: Tensor
 ) -> Tensor:
     """Mean cross entropy of the pairs: user ``places[i]`` of ``users`` and item ``item_rows[i]``, among ``drawn``.
 
     An item that was drawn twice counts once. So a pair's softmax is the user's own over all that was drawn, if its item
     is among that, and else the same with one more item: a user's exponentials are summed once, and not once a pair.
+
+    Args:
+        model: scores a pair by a cosine over its temperature.
+        users: features of B users.
+        items: features of all items.
+        places: int64 ``[n]``, and
+        item_rows: int64 ``[n]``, the pairs.
+        drawn: int64 ``[m]``, rows of the shared negatives.
     """
     device = users.codes.device
     distinct, inverse = torch.unique(torch.cat([item_rows, drawn]), return_inverse=True)
@@ -85,22 +92,29 @@ def _loss(
 
 
 @dataclass(frozen=True)
-class _ItemsByUser:
+class ItemsByUser:
     """``user_rows [n]`` and, one behind the other, the item rows of each: user i's are ``starts[i]:starts[i + 1]``."""
 
     user_rows: Tensor
     item_rows: Tensor
     starts: Tensor
 
-    def pairs(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the users ``batch``: the place in ``batch`` and the item row of each of their pairs."""
-        counts = self.starts[batch + 1] - self.starts[batch]
-        places = torch.repeat_interleave(torch.arange(len(batch)), counts)
-        first = torch.repeat_interleave(self.starts[batch] - (counts.cumsum(0) - counts), counts)
-        return places, self.item_rows[first + torch.arange(len(places))]
+    def pairs(self, batch: Tensor, at_most: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Of the users ``batch``: the place in ``batch`` and the item row of each of their pairs.
+
+        Of a user with more than ``at_most`` items, so many in a row are taken, from a drawn one on.
+        """
+        owned = self.starts[batch + 1] - self.starts[batch]
+        taken = owned.clamp_max(at_most)
+        places = torch.repeat_interleave(torch.arange(len(batch)), taken)
+        within = torch.arange(len(places)) - torch.repeat_interleave(taken.cumsum(0) - taken, taken)
+        if bool((owned > at_most).any()):
+            first = (torch.rand(len(batch), generator=generator) * owned).long()
+            within = (first[places] + within) % owned[places]
+        return places, self.item_rows[self.starts[batch][places] + within]
 
 
-def _items_by_user(dataset: PreparedDataset, settings: RetrievalConfig) -> _ItemsByUser:
+def _items_by_user(dataset: PreparedDataset, settings: RetrievalConfig) -> ItemsByUser:
     rows = dataset.interactions
     asked = (rows.split == TRAIN) & (rows.stage == STAGES.index("impression"))
     if settings.of == "positives":
@@ -111,10 +125,6 @@ def _items_by_user(dataset: PreparedDataset, settings: RetrievalConfig) -> _Item
         raise ConfigError(f"no impression of the training split {what}: nothing to learn")
     # Interactions are sorted by user.
     user_rows, starts = np.unique(rows.user_row[asked], return_index=True)
-    return _ItemsByUser(
-        _int64(user_rows), _int64(rows.item_row[asked]), _int64(np.append(starts, np.count_nonzero(asked)))
+    return ItemsByUser(
+        as_int64(user_rows), as_int64(rows.item_row[asked]), as_int64(np.append(starts, np.count_nonzero(asked)))
     )
-
-
-def _int64(array: NDArray[np.integer]) -> Tensor:
-    return torch.from_numpy(array.astype(np.int64))

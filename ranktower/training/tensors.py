@@ -59,9 +59,9 @@ def field_sizes(encoder: SideEncoder, widths: Mapping[str, int] | None = None) -
 def side_features(encoded: EncodedFeatures) -> SideFeatures:
     """Encoded features of n rows as int64 tensors."""
     return SideFeatures(
-        _int64(encoded.codes),
-        tuple(_int64(values) for values in encoded.bags.values()),
-        tuple(_int64(lengths) for lengths in encoded.lengths.values()),
+        as_int64(encoded.codes),
+        tuple(as_int64(values) for values in encoded.bags.values()),
+        tuple(as_int64(lengths) for lengths in encoded.lengths.values()),
     )
 
 
@@ -119,5 +119,6 @@ def to_device(features: SideFeatures, device: torch.device) -> SideFeatures:
     )
 
 
-def _int64(array: NDArray[Any]) -> Tensor:
+def as_int64(array: NDArray[Any]) -> Tensor:
+    """Rows or codes as torch takes them for an index."""
     return torch.from_numpy(array.astype("int64"))

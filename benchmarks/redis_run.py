@@ -61,7 +61,7 @@ def redis_server(*options: str, core: int | None = None) -> Iterator[RunningRedi
 def redis_cluster(*, core: int) -> Iterator[str]:
     """Three masters that serve all slots together, all on ``core``; yields the URL of one."""
     with contextlib.ExitStack() as stack:
-        nodes = [stack.enter_context(redis_server("--cluster-enabled", "yes", core=core)) for _ in range(_NUM_MASTERS)]
+        nodes = [stack.enter_context(redis_server(*_cluster_node(), core=core)) for _ in range(_NUM_MASTERS)]
         addresses = [node.url.removeprefix("redis://").removesuffix("/0") for node in nodes]
         command = ["redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", "0", "--cluster-yes"]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
@@ -71,6 +71,11 @@ def redis_cluster(*, core: int) -> Iterator[str]:
                 raise SystemExit("the Redis cluster does not come up")
             time.sleep(0.1)
         yield nodes[0].url
+
+
+def _cluster_node() -> list[str]:
+    # The second port is by default 10,000 above the first, where an outgoing connection may have it.
+    return ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
 
 
 def _serves_all_slots(node: RunningRedis) -> bool:

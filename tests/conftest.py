@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import random
+import itertools
+import os
 import shutil
 import socket
 import subprocess
@@ -36,17 +37,26 @@ from ranktower.verification import hash_files
 START_TIMEOUT_S = 30.0
 
 
-def free_port() -> int:
-    """A TCP port of the loopback interface nobody listens on just now.
+_PORTS = itertools.count(12_000 + 500 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
 
-    Below the range that the system takes for outgoing connections, so that a server that is started again finds its
-    port free, and below 55,536, the first that a node of a Redis cluster refuses.
+
+def take_port() -> int:
+    """A TCP port of the loopback interface that nobody listens on, and that no other test gets.
+
+    Every test process has 500 of its own, below the range that the system takes for outgoing connections, so that a
+    server that is started late, or again, finds its port free.
     """
-    while True:
-        port = random.randrange(12_000, 32_000)
+    for port in _PORTS:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+    raise AssertionError("the count has no end")
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of ``take_port()``."""
+    return take_port()
 
 
 @dataclass
@@ -55,7 +65,8 @@ class RedisServer:
 
     folder: Path
     options: tuple[str, ...] = ()
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=take_port)
+    bus_port: int = field(default_factory=take_port)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -66,6 +77,9 @@ class RedisServer:
         """Start the process and wait until it listens."""
         arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         arguments += ["--save", "", "--appendonly", "no", "--daemonize", "no", *self.options]
+        if "--cluster-enabled" in self.options:
+            # The default is 10,000 above the port, where the system may have given it to an outgoing connection.
+            arguments += ["--cluster-port", str(self.bus_port)]
         with (self.folder / f"redis-{self.port}.log").open("ab") as log:
             self.process = subprocess.Popen(["redis-server", *arguments], stdout=log, stderr=log)
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -150,10 +164,7 @@ def restartable_redis(start_redis: Callable[..., RedisServer]) -> Iterator[Redis
 @pytest.fixture(scope="session")
 def redis_cluster(start_redis: Callable[..., RedisServer]) -> RedisCluster:
     """One six-node cluster for the whole session, started by the first test that asks for it."""
-    servers = []
-    for _ in range(6):
-        options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "3000", "--cluster-port", str(free_port())]
-        servers.append(start_redis(*options))
+    servers = [start_redis("--cluster-enabled", "yes", "--cluster-node-timeout", "3000") for _ in range(6)]
     return RedisCluster(servers).create()
 
 

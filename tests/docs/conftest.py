@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -66,11 +65,3 @@ def films(page: Callable[[str], Page], type_in: Callable[..., str], tmp_path_fac
     for command in quickstart.commands(test="test_the_chain"):
         type_in(folder, command)
     return folder
-
-
-@pytest.fixture
-def free_port() -> int:
-    """A TCP port of the loopback interface nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

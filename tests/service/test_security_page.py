@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
@@ -44,13 +43,6 @@ def sh(command: str, folder: Path) -> str:
     return done.stdout
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 def wait_until(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + 60
     while not condition():
@@ -67,27 +59,26 @@ def status(url: str, *, client: Any = httpx, **options: Any) -> int | None:
         return None
 
 
-def test_the_page_is_typed_from_its_beginning(release: Any, tmp_path: Path) -> None:
+def test_the_page_is_typed_from_its_beginning(release: Any, tmp_path: Path, free_port: int) -> None:
     create, serve, ask, rotate, *_ = blocks("sh")
     listing = sh(create, tmp_path)
     key = (tmp_path / "mobile.key").read_text().strip()
     assert (tmp_path / "mobile.key").stat().st_mode & 0o077 == 0
     assert re.search(r"^mobile +\w{8} +500/s, burst 1000 +never$", listing, flags=re.MULTILINE)
     (tmp_path / "registry").symlink_to(release.folder.parent.parent)
-    port = free_port()
     typed = serve.replace("--model ranktower", "--model demo").replace(
-        "--host 0.0.0.0", f"--host 0.0.0.0 --port {port}"
+        "--host 0.0.0.0", f"--host 0.0.0.0 --port {free_port}"
     )
     command = typed.replace("\nranktower", "\nexec ranktower")
     server = subprocess.Popen(["sh", "-euc", command], cwd=tmp_path, env={**os.environ, "PATH": PATH})
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{free_port}"
 
     def answer(key: str) -> int | None:
         return status(f"{url}/v1/release", headers={"x-api-key": key})
 
     try:
         wait_until(lambda: status(f"{url}/readyz") == 200, "ready")
-        assert release.release in sh(ask.replace("localhost:8000", f"127.0.0.1:{port}"), tmp_path)
+        assert release.release in sh(ask.replace("localhost:8000", f"127.0.0.1:{free_port}"), tmp_path)
         assert 'ranktower_auth_requests_total{key="mobile"} 1.0' in httpx.get(f"{url}/metrics").text
         sh(rotate, tmp_path)
         new = (tmp_path / "mobile-2.key").read_text().strip()
@@ -125,18 +116,19 @@ def test_other_machines_are_not_served_without_a_key(tmp_path: Path, host: str, 
 
 
 @pytest.fixture
-def site(release: Any, start_server: Callable[..., Any], tmp_path: Path) -> Iterator[tuple[str, Any, Path]]:
+def site(
+    release: Any, start_server: Callable[..., Any], tmp_path: Path, free_port: int
+) -> Iterator[tuple[str, Any, Path]]:
     """The page's site in nginx before a server with a key: its address, the server, the folder of the certificate."""
     nginx = shutil.which("nginx", path=f"{PATH}:/usr/sbin")
     assert nginx is not None, "nginx is not installed; 'make test' installs it"
     sh(next(block for block in blocks("sh") if block.startswith("openssl")), tmp_path)
     server = start_server(release.folder.parent.parent, AUTH__API_KEY="correct-horse-battery")
     server.wait_ready()
-    port = free_port()
     (config,) = blocks("nginx")
     for typed, here in (
         ("127.0.0.1:8000", server.url.removeprefix("http://")),
-        ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
+        ("listen 443 ssl", f"listen 127.0.0.1:{free_port} ssl"),
         ("/etc/nginx/tls/", f"{tmp_path}/"),
     ):
         assert config.count(typed) >= 1, typed
@@ -151,7 +143,7 @@ def site(release: Any, start_server: Callable[..., Any], tmp_path: Path) -> Iter
     )
     proxy = subprocess.Popen([nginx, "-e", "stderr", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")])
     try:
-        yield f"https://127.0.0.1:{port}", server, tmp_path
+        yield f"https://127.0.0.1:{free_port}", server, tmp_path
     finally:
         proxy.terminate()
         assert proxy.wait(20) == 0

@@ -40,7 +40,7 @@ class RetrievalConfig(_Section):
 
     model: TwoTowerConfig = TwoTowerConfig()
     of: HistoryOf = "positives"
-    epochs: int = Field(default=3, ge=1)
+    epochs: int = Field(default=8, ge=1)
     batch_users: int = Field(default=64, ge=1)
     max_items: int = Field(default=256, ge=1)
     num_negatives: int = Field(default=2048, ge=1)

@@ -1,0 +1,6 @@
+#define RT_LANES 4
+#include "kernel.h"
+
+namespace ranktower {
+const Path portable_path = {"portable", workspace_bytes, score};
+}

@@ -1,0 +1,169 @@
+// The models that are open, and which code path runs them.
+#include <stdint.h>
+#include <stdlib.h>
+#include <initializer_list>
+#include <string.h>
+
+#include "path.h"
+
+namespace ranktower {
+namespace {
+
+struct Matrix {
+  int outputs, inputs;
+};
+
+// [inputs, outputs] or, where by_output, [outputs, inputs], to groups.
+void group(const float* from, bool by_output, Matrix size, float* to) {
+  memset(to, 0, sizeof(float) * padded(size.outputs) * size.inputs);
+  for (int out = 0; out < size.outputs; ++out) {
+    for (int in = 0; in < size.inputs; ++in) {
+      const float value = by_output ? from[out * size.inputs + in] : from[in * size.outputs + out];
+      to[(out / kGroup * size.inputs + in) * kGroup + out % kGroup] = value;
+    }
+  }
+}
+
+bool is_possible(const rt_shape& s) {
+  const auto within = [](int value, int most) { return 1 <= value && value <= most; };
+  return within(s.user_heads, RT_MAX_HEADS) && within(s.item_heads, RT_MAX_HEADS) && within(s.width, RT_MAX_WIDTH) &&
+         within(s.attention_width, RT_MAX_WIDTH) && 0 <= s.activation && s.activation <= RT_GELU;
+}
+
+const Path* const* paths() {
+  static const Path* found[4] = {};
+  static const bool is_filled = [] {
+    const Path** next = found;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl")) {
+      *next++ = &avx512_path;
+    }
+    // GCC 10 cannot ask for f16c; every processor with AVX2 has it.
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) *next++ = &avx2_path;
+#endif
+    *next++ = &portable_path;
+    return true;
+  }();
+  (void)is_filled;
+  return found;
+}
+
+// Memory of one thread, which grows to what its largest model needs and stays: a request allocates nothing.
+struct Memory {
+  void* start = nullptr;
+  int64_t bytes = 0;
+  ~Memory() { free(start); }
+
+  void* at_least(int64_t wanted) {
+    if (wanted > bytes) {
+      free(start);
+      bytes = 0;
+      start = nullptr;
+      if (posix_memalign(&start, 64, wanted) != 0) return start = nullptr;
+      bytes = wanted;
+    }
+    return start;
+  }
+};
+
+thread_local Memory memory;
+
+}  // namespace
+}  // namespace ranktower
+
+using ranktower::Model;
+using ranktower::padded;
+using ranktower::Path;
+
+struct rt_scorer {
+  const Path* path;
+  Model model;
+  int64_t workspace_bytes;
+  float* memory;
+};
+
+int32_t rt_abi_version(void) { return RT_ABI_VERSION; }
+
+const char* const* rt_paths(void) {
+  static const char* names[4] = {};
+  static const bool is_filled = [] {
+    const Path* const* found = ranktower::paths();
+    for (int i = 0; found[i] != nullptr; ++i) names[i] = found[i]->name;
+    return true;
+  }();
+  (void)is_filled;
+  return names;
+}
+
+rt_scorer* rt_scorer_open(const rt_shape* shape, const rt_weights* weights, const char* path_name) {
+  if (!ranktower::is_possible(*shape)) return nullptr;
+  const Path* path = nullptr;
+  for (const Path* const* one = ranktower::paths(); *one != nullptr && path == nullptr; ++one) {
+    if (path_name == nullptr || strcmp(path_name, (*one)->name) == 0) path = *one;
+  }
+  if (path == nullptr) return nullptr;
+
+  const int d = shape->width, a = shape->attention_width;
+  const int64_t output = (int64_t)padded(d) * a, projection = (int64_t)padded(a) * d;
+  const int64_t count = 4 * (int64_t)d * a + 2 * output + 4 * projection + 9 * d;
+  float* const memory = (float*)malloc(sizeof(float) * count);
+  rt_scorer* const scorer = (rt_scorer*)malloc(sizeof(rt_scorer));
+  if (memory == nullptr || scorer == nullptr) {
+    free(memory);
+    free(scorer);
+    return nullptr;
+  }
+  float* next = memory;
+  const auto copied = [&](const float* from, int64_t size) {
+    memcpy(next, from, sizeof(float) * size);
+    next += size;
+    return next - size;
+  };
+  const auto grouped = [&](const float* from, bool by_output, ranktower::Matrix size) {
+    ranktower::group(from, by_output, size, next);
+    next += (int64_t)padded(size.outputs) * size.inputs;
+    return next - (int64_t)padded(size.outputs) * size.inputs;
+  };
+  Model& model = scorer->model;
+  model.shape = *shape;
+  rt_weights& w = model.weights = *weights;
+  for (const float** one : {&w.u_query, &w.u_key, &w.u_value, &w.u_gate}) *one = copied(*one, (int64_t)d * a);
+  for (const float** one : {&w.u_of_square, &w.i_of_square, &w.u_of_x, &w.i_of_x}) *one = copied(*one, 2 * d);
+  w.weights = copied(w.weights, d);
+  model.u_output = grouped(w.u_output, true, {d, a});
+  model.i_output = grouped(w.i_output, true, {d, a});
+  const float* const projections[4] = {w.i_query, w.i_key, w.i_value, w.i_gate};
+  for (int part = 0; part < 4; ++part) {
+    model.project[part] = shape->is_projected ? nullptr : grouped(projections[part], true, {a, d});
+  }
+  w.u_output = w.i_output = w.i_query = w.i_key = w.i_value = w.i_gate = nullptr;
+  scorer->path = path;
+  scorer->workspace_bytes = path->workspace_bytes(*shape);
+  scorer->memory = memory;
+  return scorer;
+}
+
+void rt_scorer_close(rt_scorer* scorer) {
+  if (scorer == nullptr) return;
+  free(scorer->memory);
+  free(scorer);
+}
+
+int64_t rt_score(const rt_scorer* scorer, const void* user_row, const void* rows, int64_t num_rows, int64_t row_bytes,
+                 const int64_t* chosen, int64_t n, float* scores) {
+  if (chosen != nullptr) {
+    for (int64_t i = 0; i < n; ++i) {
+      if ((uint64_t)chosen[i] >= (uint64_t)num_rows) return i;
+    }
+  } else if (n > num_rows) {
+    return num_rows;
+  }
+  if (n == 0) return -1;
+  void* const workspace = ranktower::memory.at_least(scorer->workspace_bytes);
+  if (workspace == nullptr) return -2;
+  const ranktower::Request request = {(const char*)user_row, (const char*)rows, row_bytes, chosen, n, scores};
+  scorer->path->score(scorer->model, request, workspace);
+  return -1;
+}

@@ -2,27 +2,40 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := ranktower offline service model_export tests benchmarks deploy
+PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip
+SOURCES := ranktower offline service model_export native tests benchmarks deploy
 
 .PHONY: demo test test-compose lint format bench bench-peers experiments loadtest docs clean install system-packages
 
 # One stamp a set of pinned versions: a changed constraints file or pyproject.toml installs anew.
 $(VENV)/.installed: constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --quiet --editable '.[dev]'
+	$(PIP) install --quiet --editable '.[dev]'
 	touch $@
 
-install: $(VENV)/.installed
+# The compiled scorer, which the service does without. Where it is not built the stamp stays away, so that the next make
+# tries again, and nothing of an older build stays either: where there is a compiler, tests/native fails without it.
+NATIVE := native/pyproject.toml native/CMakeLists.txt $(wildcard native/src/* native/python/ranktower_native/*.py)
+
+$(VENV)/.native: $(VENV)/.installed $(NATIVE)
+	@if ! { command -v c++ || command -v g++ || command -v clang++; } >/dev/null; then \
+		echo "No C++ compiler (c++, g++, clang++): going on without the compiled scorer"; \
+	elif $(PIP) install --quiet ./native >$(VENV)/native.log 2>&1; then touch $@; else \
+		rm -f $@; $(BIN)/pip uninstall --yes ranktower-native >>$(VENV)/native.log 2>&1; \
+		echo "Building native/ failed, $(VENV)/native.log says why: going on without the compiled scorer"; \
+	fi
+
+install: $(VENV)/.installed $(VENV)/.native
 
 demo: install  ## prepare, train, export, precompute, publish and serve; DEMO_ONCE=1 stops after one request
 	$(BIN)/ranktower demo
 
-# What the tests run for real: Redis, a browser, Prometheus (and promtool, of the same package), a proxy.
+# What the tests run for real: Redis, a browser, Prometheus (and promtool, of its package), a proxy, older processors.
 system-packages:
-	@sh tests/install-packages.sh redis-server chromium prometheus nginx
+	@sh tests/install-packages.sh redis-server chromium prometheus nginx qemu-x86_64
 
 # What computes is run by two processes; what listens to a clock, as the service's tests do, has the machine to itself.
-COMPUTES := tests/ranktower tests/offline tests/model_export tests/benchmarks
+COMPUTES := tests/ranktower tests/offline tests/model_export tests/native tests/benchmarks
 
 test: install system-packages
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(COMPUTES)
@@ -70,4 +83,4 @@ docs: install  ## the documentation as a site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist native/build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,5 +1,6 @@
-"""Writes the figures in README.md, docs/method.md, docs/load-testing.md and docs/adr/0030-api-keys.md, the pages
-docs/performance.md and docs/budgets.md, their plots, and the constants of ``ranktower size``, from the newest results.
+"""Writes the figures in README.md, docs/method.md, docs/load-testing.md, docs/native.md and docs/adr/0030-api-keys.md,
+the pages docs/performance.md and docs/budgets.md, their plots, and the constants of ``ranktower size``, from the newest
+results.
 
 Run: ``python benchmarks/figures.py``; with ``--check`` it only says whether they are there.
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from budget_page import BUDGET_SECTIONS, budget_page, draw_budgets
+from native_page import draw_roofline, native_times
 from page_parts import place, table
 from performance_page import SECTIONS, page
 from performance_plots import PLOTS
@@ -40,6 +42,7 @@ def main() -> int:
             "generator": generator(results.get("locust_generator")),
             "stack-run": stack_run(results.get("stack_run")),
         },
+        "docs/native.md": {"native": native_times(results.get("native_scorer"))},
         "docs/adr/0030-api-keys.md": {"auth": keys(latest_result("auth"))},
     }
     written = {ROOT / "docs" / "performance.md": page(results), ROOT / "docs" / "budgets.md": budget_page(results)}
@@ -65,13 +68,14 @@ def main() -> int:
 def _results() -> Results:
     """The newest result of every benchmark on the generated pages that has one."""
     names = [name for _, name, _ in (*SECTIONS, *BUDGET_SECTIONS)]
-    found = {name: find_result(name) for name in (*names, "locust_generator", "stack_run")}
+    found = {name: find_result(name) for name in (*names, "locust_generator", "stack_run", "native_scorer")}
     return {name: result for name, result in found.items() if result is not None}
 
 
 def _draw(results: Results) -> None:
     IMAGES.mkdir(exist_ok=True)
-    for name, draw in {**PLOTS, "budgets": draw_budgets, "stack_run": draw_stack_run, "peers": plot_peers}.items():
+    others = {"budgets": draw_budgets, "stack_run": draw_stack_run, "peers": plot_peers, "native_scorer": draw_roofline}
+    for name, draw in {**PLOTS, **others}.items():
         if name in results:
             draw(results[name], IMAGES / f"{name}.svg")
 

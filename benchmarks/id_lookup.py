@@ -1,14 +1,16 @@
 """What finding the rows of a request's ids costs, against the size of the table, and every other way that was tried.
 
-Run: ``taskset -c 1 python benchmarks/id_lookup.py``; it needs 5 GB of memory. The result goes to
-``benchmarks/results/id_lookup-<date>.json``; all times are medians in microseconds. As in a service, each call has ids
-of its own, which orjson has just made, after 8 MiB were written so that caches are full of other things, and the tables
-are mapped files. Alternatives are measured in turns, so that their ratio holds on a machine with other work.
+Run: ``taskset -c 1 python benchmarks/id_lookup.py``; it needs 5 GB of memory and the package ranktower-native. The
+result goes to ``benchmarks/results/id_lookup-<date>.json``; all times are medians in microseconds. As in a service, a
+call has ids of its own, which orjson has just made, after 8 MiB were written so that caches are full of other things,
+and the tables are mapped files. Alternatives are measured in turns, so that their ratio holds on a machine with other
+work.
 """
 
 from __future__ import annotations
 
 import argparse
+import marshal
 import os
 import statistics
 import tempfile
@@ -24,13 +26,17 @@ from numpy.typing import NDArray
 from result_file import write_result
 
 from ranktower.embedding_store.ids import IdIndex, key_tails, padded_words, wanted_integers
+from ranktower.embedding_store.native_ids import NativeIdIndex
 from ranktower.embedding_store.slots import WINDOW, SlotTable, build_slots, key_words
 
 TURNS = {10: 100, 1000: 100, 10_000: 20}  # by the number of ids in a request
 WINDOWS = (1, 2, 3, 4, 6, 8)
 Calls = dict[str, Callable[[Any], object]]
 _SWEEP = np.zeros(1 << 20)
+_NATIVE = "native (kept, where installed)"
+_SLOTS = "slots (kept)"
 _NONE_STORED = "slots, none of the ids stored"
+_NATIVE_NONE_STORED = "native, none of the ids stored"
 
 
 def main() -> int:
@@ -41,7 +47,7 @@ def main() -> int:
     result: dict[str, Any] = {"ids to keys, 1000 ids": _conversions()}
     for kind in ("integer ids", "string ids"):
         result[kind] = {str(num_rows): _measure(_keys(num_rows, kind)) for num_rows in options.rows}
-    write_result("id_lookup", result, "numpy", "orjson")
+    write_result("id_lookup", result, "numpy", "orjson", "ranktower-native")
     return 0
 
 
@@ -64,19 +70,25 @@ def _measure(keys: NDArray[Any]) -> dict[str, Any]:
 
             def ids(call: str, size: int = size) -> Callable[[], Any]:
                 drawn = _python_ids(keys[generator.integers(0, len(keys), size)])
-                return _parsing([_not_stored(one) for one in drawn] if call == _NONE_STORED else drawn)
+                return _parsing([_not_stored(one) for one in drawn] if "none of the ids" in call else drawn)
+
+            def digits(call: str, size: int = size) -> Callable[[], Any]:
+                return _parsing(list(map(str, _python_ids(keys[generator.integers(0, len(keys), size)]))))
 
             def words(call: str, size: int = size) -> Callable[[], Any]:
                 return key_words(keys[generator.integers(0, len(keys), size)]).copy
 
             figures[f"ids to rows, {size} ids"] = _in_turns(whole, ids, turns) | _in_turns(dictionary, ids, turns)
+            if keys.dtype.kind == "i":
+                both = {name: whole[name] for name in (_NATIVE, _SLOTS)}
+                figures[f"integers as strings to rows, {size} ids"] = _in_turns(both, digits, turns)
             figures[f"keys to rows, {size} ids"] = _in_turns(alone, words, turns)
     return figures
 
 
 def _whole_lookups(keys: NDArray[Any], slots: NDArray[np.uint64]) -> Calls:
     """From Python's ids to rows."""
-    index, search = IdIndex(keys, slots), variants.binary_search(keys)
+    index, native, search = IdIndex(keys, slots), NativeIdIndex(keys, slots), variants.binary_search(keys)
     is_integer, width = keys.dtype.kind == "i", keys.itemsize
 
     def before(ids: Any) -> object:
@@ -84,7 +96,9 @@ def _whole_lookups(keys: NDArray[Any], slots: NDArray[np.uint64]) -> Calls:
         return search(key_words(converted))
 
     return {
-        "slots (kept)": index.find,
+        _NATIVE: native.find,
+        _NATIVE_NONE_STORED: native.find,
+        _SLOTS: index.find,
         _NONE_STORED: index.find,
         "binary search (before)": before,
     }
@@ -114,6 +128,7 @@ def _conversions() -> dict[str, dict[str, float]]:
         return lambda call: _parsing([convert(one) for one in keys[generator.integers(0, len(keys), 1000)].tolist()])
 
     from_integers: Calls = {
+        "marshal (native)": lambda ids: marshal.dumps(ids, 2),
         "types counted in a list, numpy.fromiter (kept)": wanted_integers,
         "set of types, numpy.array (before)": variants.integers_by_set_and_array,
         "numpy.array finds the type": variants.integers_by_inference,
@@ -121,11 +136,13 @@ def _conversions() -> dict[str, dict[str, float]]:
         "struct.pack": variants.integers_by_struct,
     }
     from_digits: Calls = {
+        "joined (native)": _joined,
         "passes over the bytes, numpy.fromstring (kept)": wanted_integers,
         "regular expression, numpy.fromstring (before)": variants.digits_by_regular_expression,
         "int of each": variants.digits_by_int,
     }
     from_strings: Calls = {
+        "joined (native)": _joined,
         "joined, a window from each id (kept)": lambda ids: padded_words(ids, tails),
         "joined, split, numpy.array (before)": lambda ids: variants.strings_by_split(ids, width),
         "numpy.array": lambda ids: variants.strings_by_array(ids, width),
@@ -159,6 +176,10 @@ def _in_turns(calls: Calls, request: Callable[[str], Callable[[], Any]], turns: 
 def _parsing(ids: list[Any]) -> Callable[[], Any]:
     body = orjson.dumps(ids)
     return lambda: orjson.loads(body)
+
+
+def _joined(ids: list[str]) -> bytes:
+    return "\0".join(ids).encode()
 
 
 def _keys(num_rows: int, kind: str) -> NDArray[Any]:

@@ -61,7 +61,7 @@ def main() -> None:
 def _calls(name: str, release: Release, num_candidates: int) -> dict[str, Callable[[int], Any]]:
     layout = release.manifest.layout("item")
     table = LocalTable(release.folder / TABLES["item"], layout)
-    scorer = Scorer(release.folder, release.manifest, [layout.kind])
+    scorer = Scorer(release.folder, release.manifest, [layout.kind], engine="onnx")
     session = open_graph((release.folder / SCORERS[layout.kind]).read_bytes())
     users = LocalTable(release.folder / TABLES["user"], release.manifest.layout("user"))
     user = users.rows_at(np.array([0]))

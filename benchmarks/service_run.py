@@ -20,6 +20,7 @@ from reference_release import MODEL, build_reference_release, served
 from ranktower.embedding_store.codec import RowDtype, RowKind, Side
 from ranktower.registry import Registry
 from ranktower.release import Manifest, read_manifest
+from service.settings import EngineChoice
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "benchmarks"
@@ -155,10 +156,16 @@ class Running:
 
 @contextlib.contextmanager
 def running(
-    release: Release, setup: Setup, cores: set[int], *, redis_url: str | None = None, workers: int = 1
+    release: Release,
+    setup: Setup,
+    cores: set[int],
+    *,
+    redis_url: str | None = None,
+    workers: int = 1,
+    engine: EngineChoice = "auto",
 ) -> Iterator[Running]:
     """The service over a release; it is stopped at the end whatever happens."""
-    env = {**setup.env(redis_url), "RANKTOWER_HTTP__WORKERS": str(workers)}
+    env = {**setup.env(redis_url), "RANKTOWER_HTTP__WORKERS": str(workers), "RANKTOWER_SCORER__ENGINE": engine}
     with served(release.root, env, cores=cores) as service:
         yield Running(service.address, service.pid, release)
 

@@ -1,4 +1,5 @@
-"""Throughput of ``/v1/score`` with 1,000 candidates, closed loop: each kind of store, and one worker against two.
+"""Throughput of ``/v1/score`` with 1,000 candidates, closed loop: each kind of store, both engines, and one worker
+against two.
 
 Run: ``python benchmarks/throughput.py``. Needs wrk, a redis-server and two cores. The service has one core; the
 generator and Redis have the other. Two workers have both cores, and share one of them with the generator. The result
@@ -28,9 +29,12 @@ from service_run import (
 )
 
 from offline.bench.requests import random_requests
+from service.settings import EngineChoice
 
 CONNECTIONS = (1, 4, 16)
 WORKERS = (1, 2)
+ENGINES = ("native", "onnx")
+_BY_ENGINE = "local, string ids"
 Found = dict[str, float]
 
 
@@ -58,10 +62,15 @@ def main() -> None:
         used = {cores.server} if number == "1" else {cores.server, cores.generator}
         return bench.measure(releases["local"], "local", used, workers=int(number))
 
+    def engines(engine: str) -> dict[str, Found]:
+        chosen: EngineChoice = "native" if engine == "native" else "onnx"
+        return bench.measure(releases[_BY_ENGINE], _BY_ENGINE, {cores.server}, engine=chosen)
+
+    by_engine = in_rounds(list(ENGINES), engines, options.rounds)
     by_workers = in_rounds([str(number) for number in WORKERS], workers, options.rounds)
     settings = {"num_rows": options.rows, "num_candidates": options.candidates, "seconds": options.seconds}
     settings |= {"rounds": options.rounds, "server_core": cores.server, "generator_core": cores.generator}
-    figures = settings | {"stores": by_store, "workers": by_workers}
+    figures = settings | {"stores": by_store, "engines": by_engine, "workers": by_workers}
     write_result("throughput", figures, "numpy", "onnxruntime", "uvicorn", "redis", "hiredis")
 
 
@@ -72,11 +81,19 @@ class Bench:
         self._cores, self._seconds, self._num_candidates = cores, seconds, num_candidates
 
     def measure(
-        self, release: Release, name: str, used: set[int], *, redis_url: str | None = None, workers: int = 1
+        self,
+        release: Release,
+        name: str,
+        used: set[int],
+        *,
+        redis_url: str | None = None,
+        workers: int = 1,
+        engine: EngineChoice = "auto",
     ) -> dict[str, Found]:
         """Figures by the number of connections, of one service that is started for it on the cores ``used``."""
         bodies = random_requests(release.folder, num_candidates=self._num_candidates, num_bodies=400).bodies
-        with running(release, SETUPS[name], used, redis_url=redis_url, workers=workers) as service:
+        setup = SETUPS[name]
+        with running(release, setup, used, redis_url=redis_url, workers=workers, engine=engine) as service:
             self._load(service, bodies, 4, 1)
             return {str(number): self._load(service, bodies, number, self._seconds) for number in CONNECTIONS}
 

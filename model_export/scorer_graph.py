@@ -10,6 +10,8 @@ Axes: ``N`` candidates, ``Hu``/``Hi`` sub-spaces, ``D`` embedding width, ``A`` a
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import onnx
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +21,10 @@ from ranktower.blocks.gated_attention_unit import Activation
 from ranktower.blocks.maximum_similarity import MINIMUM_SQUARED_NORM
 from ranktower.embedding_store.codec import RowDtype, RowKind
 from ranktower.models import RankTower
+
+METADATA_KEY = "ranktower_scorer"
+FORMULAS_VERSION = 1
+"""Counted up with any change of what the constants mean: the native scorer takes them from this file by name."""
 
 # phi of the Gated Attention Unit: {x} to {y}.
 _ACTIVATIONS: dict[Activation, str] = {
@@ -168,7 +174,26 @@ def build_scorer(model: RankTower, *, kind: RowKind, dtype: RowDtype) -> onnx.Mo
         "cosines": f"{users}, {items}, candidates",
         "contributions": f"{users}, candidates",
     }
-    return build_graph(body, _weights(model), config=model.config, kind=kind, dtype=dtype, outputs=outputs)
+    proto = build_graph(body, _weights(model), config=model.config, kind=kind, dtype=dtype, outputs=outputs)
+    onnx.helper.set_model_props(proto, {METADATA_KEY: _metadata(model, kind, dtype)})
+    return proto
+
+
+def _metadata(model: RankTower, kind: RowKind, dtype: RowDtype) -> str:
+    """What computes this graph without its operators, from its constants, must know of it: JSON."""
+    config = model.config
+    return json.dumps(
+        {
+            "version": FORMULAS_VERSION,
+            "user_heads": config.num_user_heads,
+            "item_heads": config.num_item_heads,
+            "width": config.width,
+            "attention_width": config.attention_width,
+            "is_float16": dtype == "float16",
+            "is_projected": kind == "projected",
+            "activation": config.activation,
+        }
+    )
 
 
 def _weights(model: RankTower) -> dict[str, ArrayLike]:

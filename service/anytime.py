@@ -154,7 +154,7 @@ class Anytime:
         began = time.perf_counter()
         scores: Scores | None = None
         for part, rows, places in job.rows.split(chosen):
-            found = self._scorer.score(job.user, part.layout, part.whole(rows))
+            found = self._scorer.score_stored(job.user, part, rows)
             now = time.perf_counter()
             self._costs.line(("full", part.layout.kind)).learn(len(found), now - began)
             began = now

@@ -26,7 +26,8 @@ class GoldenMismatchError(ReleaseError):
 async def check_golden(
     folder: Path, manifest: Manifest, *, store: ReleaseStore, scorer: Scorer, tolerance: float, run: Runner
 ) -> float:
-    """Score the golden pairs through the store and the scorer, but for those whose rows a delta has replaced.
+    """Score the golden pairs by ONNX Runtime through the store, but for those whose rows a delta has replaced, and hold
+    the native scorer against the scores.
 
     Args:
         tolerance: largest difference accepted, on the cosine-sum scale (score times tau).
@@ -61,7 +62,9 @@ async def check_golden(
             right, item_rows = expected[scores_of[items.layout.kind]], items.whole()
             for row in np.unique(pairs_user[is_unchanged]).tolist():
                 pairs = np.flatnonzero(is_unchanged & (pairs_user == row))
-                scores = scorer.score(users.raw[row : row + 1], items.layout, item_rows[pairs])
+                user, rows = users.raw[row : row + 1], item_rows[pairs]
+                scores = scorer.score_reference(user, items.layout, rows)
+                scorer.native.compare(user, items.layout, rows, scores)
                 differences.append(float(np.abs(scores.astype(np.float64) - right[pairs]).max()) * manifest.tau)
         return float(np.max(differences))  # unlike max(), NaN wins
 

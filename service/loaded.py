@@ -22,7 +22,7 @@ from service.golden import check_golden
 from service.onnx import ONNX_ERRORS
 from service.retrieval import open_retrieval
 from service.scorer import Scorer, UserRow
-from service.settings import Settings
+from service.settings import EngineChoice, Settings
 from service.stores import ReleaseStore
 from service.towers import open_towers
 from service.verification import LARGE_FILE_BYTES, ReleaseKey
@@ -83,9 +83,11 @@ class LoadedRelease:
 class Parts:
     """What of a release is read from its files alone."""
 
-    def __init__(self, folder: Path, manifest: Manifest, item_row_kinds: Sequence[RowKind]) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, item_row_kinds: Sequence[RowKind], engine: EngineChoice
+    ) -> None:
         """Open everything; ReleaseError if something cannot be used. ``item_row_kinds``: of the stores asked."""
-        self.scorer = Scorer(folder, manifest, item_row_kinds)
+        self.scorer = Scorer(folder, manifest, item_row_kinds, engine=engine)
         # Items are computed into rows like those of the first store.
         items = replace(manifest.layout("item"), kind=item_row_kinds[0])
         self.towers = open_towers(folder, {"user": manifest.layout("user"), "item": items})
@@ -144,9 +146,9 @@ async def _load(settings: Settings, folder: Path, run: Runner, max_hashed_bytes:
         store = ReleaseStore(settings.store, folder, manifest)
         opened.push_async_callback(store.close)
         await store.check()
-        parts = await run(Parts, folder, manifest, store.item_row_kinds)
+        parts = await run(Parts, folder, manifest, store.item_row_kinds, settings.scorer.engine)
         tolerance = settings.release.golden_tolerance
         found = await check_golden(folder, manifest, store=store, scorer=parts.scorer, tolerance=tolerance, run=run)
-        fields = {"release": manifest.release, "golden_difference": found}
+        fields = {"release": manifest.release, "golden_difference": found, "engine": parts.scorer.native.engine}
         logger.info("release loaded", extra={"fields": fields})
         return LoadedRelease(manifest, store, parts, opened.pop_all())

@@ -17,6 +17,7 @@ from ranktower.embedding_store.overlay import OverlayPointer
 from ranktower.embedding_store.protocol import FailureKind
 from ranktower.ladder import LevelName
 from ranktower.release import Manifest
+from service.native import Engine, NativeRefusal, NativeScorers
 from service.worker_files import render_workers
 
 MULTIPROC_ENV = "PROMETHEUS_MULTIPROC_DIR"
@@ -106,6 +107,17 @@ class Metrics:
             multiprocess_mode="livemostrecent",
         )
 
+        self._engine = Gauge(
+            "ranktower_scorer_engine",
+            "1 for what scores the pairs of the release served in this role, 0 for what does not.",
+            ["engine", "role"],
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
+        self._native_refused = self._counter(
+            "native_refused", "Releases served by ONNX Runtime though the native scorer is installed.", "reason"
+        )
+
     def _register_overlays(self) -> None:
         self.overlay_refused = self._counter("overlay_refused", "Overlays that were not accepted.")
         # The least of all workers: what every one of them serves.
@@ -131,10 +143,12 @@ class Metrics:
             self.computed.labels(side)
         for kind in (*get_args(FailureKind), "rejected_row"):
             self.store_errors.labels(kind)
-        for reason, priority, endpoint in product(get_args(ShedReason), get_args(Priority), get_args(Queued)):
-            self._shed.labels(reason, priority, endpoint)
+        for shed, priority, endpoint in product(get_args(ShedReason), get_args(Priority), get_args(Queued)):
+            self._shed.labels(shed, priority, endpoint)
         for refusal, role in (*product(get_args(RefusalReason), get_args(Role)), ("release_invalid", "previous")):
             self.refused.labels(refusal, role)
+        for reason in get_args(NativeRefusal):
+            self._native_refused.labels(reason)
         for level, cause in product(get_args(LevelName)[1:], ("budget", "load", "overrun")):
             self.degraded.labels(level, cause)
         for endpoint in _SCORING_ENDPOINTS:
@@ -167,11 +181,15 @@ class Metrics:
         """Count one stage of a request."""
         self._stages[stage].observe(seconds)
 
-    def serve_release(self, role: Role, manifest: Manifest) -> None:
-        """Say which release is served in a role, in place of the one before."""
+    def serve_release(self, role: Role, manifest: Manifest, native: NativeScorers) -> None:
+        """Say which release is served in a role, in place of the one before, and what scores it."""
         self.serve_nothing(role)
         self._served[role] = manifest
         self._release_info.labels(manifest.model, manifest.release, role).set(1)
+        for engine in get_args(Engine):
+            self._engine.labels(engine, role).set(engine == native.engine)
+        if native.refusal is not None:
+            self._native_refused.labels(native.refusal).inc()
 
     def serve_nothing(self, role: Role) -> None:
         """Say that no release is served in a role any more."""

@@ -157,7 +157,7 @@ class Releases:
     def _serve(self, release: LoadedRelease) -> None:
         """Swap: from here on new requests get ``release``, those under way keep theirs."""
         self._previous, self._current = self._current, release
-        self._metrics.serve_release("current", release.manifest)
+        self._metrics.serve_release("current", release.manifest, release.scorer.native)
         logger.info("release served", extra={"fields": {"role": "current", "release": release.release}})
         self._close_unneeded()
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.native import Engine
 from service.parsing import MAX_EXPLAINED
 
 Id = Annotated[
@@ -228,6 +229,7 @@ class ReleaseResponse(BaseModel):
     offline_metrics: dict[str, Any]
     parity: dict[str, float]
     ladder: list[dict[str, Any]]
+    engine: Engine = Field(description="What scores pairs in full.")
     refused: Refused | None = Field(description="The promoted release, where it is not the one served, and why.")
     canary: TrialStatus | None = Field(description="Answers its share of the users.")
     shadow: TrialStatus | None = Field(description="Scores its share of the answers again, beside the requests.")

@@ -14,10 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranktower.embedding_store.codec import RowKind, RowLayout
+from ranktower.embedding_store.protocol import StoredRows
 from ranktower.errors import ReleaseError
 from ranktower.release import LEVEL_GRAPHS, SCORERS, LevelGraph, Manifest
+from service.candidates import Chosen
 from service.errors import NotExplainableError
+from service.native import NativeScorers
 from service.onnx import open_session
+from service.settings import EngineChoice
 
 UserRow = NDArray[np.uint8]
 """One row of bytes ``[1, row_size]`` of the users' layout."""
@@ -31,14 +35,20 @@ EXPLANATION = ("scores", "user_attention", "item_attention", "cosines", "contrib
 
 
 class Scorer:
-    """The graphs of a release over rows of bytes as they are stored: full scoring and the ladder's lower levels."""
+    """The graphs of a release over rows of bytes as they are stored: full scoring and the ladder's lower levels.
 
-    def __init__(self, folder: Path, manifest: Manifest, kinds: Iterable[RowKind]) -> None:
+    Full scoring is done by the native scorer, where there is one; ONNX Runtime is what it is held against.
+    """
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, kinds: Iterable[RowKind], *, engine: EngineChoice = "auto"
+    ) -> None:
         """Open the graphs for items' rows of these kinds; ReleaseError if one cannot be run."""
+        kinds = set(kinds)
         self._users = manifest.layout("user")
         self._sessions = {
             kind: open_session(folder / SCORERS[kind], inputs=["user_rows", "item_rows"], outputs=["scores"])
-            for kind in set(kinds)
+            for kind in kinds
         }
         self._embeddings = replace(manifest.layout("item"), kind="embedding")
         self._levels = {
@@ -46,9 +56,24 @@ class Scorer:
             for level, name in LEVEL_GRAPHS.items()
             if manifest.ladder
         }
+        self.native = NativeScorers(engine, folder, manifest, kinds)
+        self.native.try_random(self._users, manifest.layout("item"), self.score_reference)
+
+    def score_stored(self, user: UserRow, items: StoredRows, chosen: Chosen | None = None) -> NDArray[np.float32]:
+        """As ``score``, of the rows at the given places among those found; the native scorer reads them where they are
+        stored."""
+        native = self.native.of(items.layout.kind)
+        if native is None:
+            return self.score_reference(user, items.layout, items.whole(chosen))
+        return native.score(user, *items.in_place(chosen))
 
     def score(self, user: UserRow, layout: RowLayout, items: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Scores (logits) ``[N]`` of stored items ``[N, row_size]`` of a layout, for one user."""
+        """Scores (logits) ``[N]`` of items ``[N, row_size]`` of a layout, for one user."""
+        native = self.native.of(layout.kind)
+        return self.score_reference(user, layout, items) if native is None else native.score(user, items)
+
+    def score_reference(self, user: UserRow, layout: RowLayout, items: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """``score``, always by ONNX Runtime."""
         session = self._sessions[layout.kind]
         user_values, item_values = self._users.values(user), layout.values(items)
         if 0 < len(items) <= BLOCK:

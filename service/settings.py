@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ENV_PREFIX = "RANKTOWER_"
 SHARED_FOLDER_ENV = f"{ENV_PREFIX}SHARED_FOLDER"
 """No setting: how ``ranktower serve`` names to its workers the folder that they share."""
+EngineChoice = Literal["auto", "onnx", "native"]
 Milliseconds = Annotated[float, Field(gt=0, le=600_000, allow_inf_nan=False)]
 
 
@@ -105,6 +106,28 @@ class StoreSettings(Section):
         return options
 
 
+class ScorerSettings(Section):
+    """What scores pairs of a user and a candidate."""
+
+    engine: EngineChoice = "auto"
+    """``native`` refuses to start without the package ranktower-native; ``auto`` uses it where it is installed."""
+
+    def check(self) -> None:
+        """ConfigError where the native scorer is asked for by name and cannot be had."""
+        if self.engine != "native":
+            return
+        try:
+            from ranktower_native import NativeError, paths
+        except ImportError:
+            raise ConfigError(
+                "scorer.engine: is native, and the package ranktower-native is not installed (install it, or set auto)"
+            ) from None
+        try:
+            paths()
+        except NativeError as error:
+            raise ConfigError(f"scorer.engine: is native, and it cannot be loaded: {error}") from None
+
+
 class LimitSettings(Section):
     """What a request may ask for."""
 
@@ -182,6 +205,7 @@ class Settings(BaseSettings):
     release: ReleaseSettings
     http: HttpSettings = HttpSettings()
     store: StoreSettings = StoreSettings()
+    scorer: ScorerSettings = ScorerSettings()
     limits: LimitSettings = LimitSettings()
     budget: BudgetSettings = BudgetSettings()
     overload: OverloadSettings = OverloadSettings()
@@ -226,6 +250,7 @@ def load_settings(overrides: Mapping[str, Any], config: Path | None = None) -> S
         raise ConfigError("; ".join(_explain(one) for one in error.errors())) from None
     if settings.needs_redis:
         settings.store.redis_options()
+    settings.scorer.check()
     return settings
 
 

@@ -133,7 +133,7 @@ class ShadowScorer:
             await self._idle(until)
             block = scores[start : start + _BLOCK]
             for part, chosen, places in rows.split(slice(start, start + len(block))):
-                block[places] = release.scorer.score(user, part.layout, part.whole(chosen))
+                block[places] = release.scorer.score_stored(user, part, chosen)
         return rows.to_candidates(scores)
 
     async def _idle(self, until: float) -> None:

@@ -136,11 +136,13 @@ def measure(folder: Path, manifest: Manifest, plan: Plan, reference: dict[str, A
     for _ in range(_REPEATS):
         ids: list[Any] = table.ids_at(random.integers(0, len(table), plan.candidates))
         started = time.perf_counter()
-        raw = table.fetch(ids).raw
+        found = table.locate(ids)
         if in_redis:
-            raw = np.ascontiguousarray(raw[:, : layout.row_size])
+            raw = found.embeddings()
             started = time.perf_counter()
-        scorer.score(user, layout, raw)
+            scorer.score(user, layout, raw)
+        else:
+            scorer.score_stored(user, found)
         times.append((time.perf_counter() - started) * 1e6)
     others = [reference["around"], *([reference["redis_fetch"]] if in_redis else [])]
     return Costs(

@@ -75,7 +75,7 @@ class Trial:
 
     def _begin(self, release: LoadedRelease) -> None:
         self.release = release
-        self._metrics.serve_release(self._role, release.manifest)
+        self._metrics.serve_release(self._role, release.manifest, release.scorer.native)
         logger.info("release served", extra={"fields": {"role": self._role, "release": release.release}})
 
     def _end(self) -> None:

@@ -1,11 +1,12 @@
 #!/bin/sh
-# Installs the Debian packages named by the commands that the tests run (redis-server, chromium, prometheus, nginx) where
-# this may be done, and says how to get them where not. The tests start their own servers on free ports, so those that a
-# package starts are stopped.
+# Installs the Debian packages of the commands that the tests run (redis-server, chromium, prometheus, nginx, and qemu's
+# emulators) where this may be done, and says how to get them where not. The tests start their own servers on free ports,
+# so those that a package starts are stopped.
 set -eu
 missing=""
 for command in "$@"; do
-    command -v "$command" >/dev/null || missing="$missing $command"
+    case $command in qemu-*) package=qemu-user ;; *) package=$command ;; esac
+    command -v "$command" >/dev/null || missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0
 how="install them (Debian and Ubuntu: apt-get install$missing) and run make test again"

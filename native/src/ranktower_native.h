@@ -64,6 +64,47 @@ RT_API void rt_scorer_close(rt_scorer* scorer);
 RT_API int64_t rt_score(const rt_scorer* scorer, const void* user_row, const void* rows, int64_t num_rows,
                         int64_t row_bytes, const int64_t* chosen, int64_t n, float* scores);
 
+enum { RT_MAX_KEY_BYTES = 256 };
+
+// A table's ids as its files hold them, mapped; docs/formats.md specifies them. Addresses need no alignment.
+typedef struct rt_ids {
+  const void* keys;      // [num_keys], ascending: int64, or UTF-8 filled up with NUL to key_bytes
+  const void* slots;     // [num_slots] uint64; what it holds is never trusted
+  int64_t num_keys;
+  int64_t num_slots;     // more than 4 num_keys
+  int64_t key_bytes;     // a multiple of 8 up to RT_MAX_KEY_BYTES; 8 for int64
+  int64_t has_integers;  // keys are int64
+} rt_ids;
+
+// The table's rows, of which those with another tag are rejected.
+typedef struct rt_tagged_rows {
+  const void* rows;   // [num_rows], each begins with its tag
+  int64_t num_rows;   // as many as there are keys
+  int64_t row_bytes;  // at least RT_TAG_BYTES
+  char tag[RT_TAG_BYTES];
+} rt_tagged_rows;
+
+// Row numbers of n ids. An id has as many bytes of UTF-8 as it likes but no NUL; one that no key can be is not found.
+// An integer and its decimal text are one id.
+//
+// Writes present [n], 1 where an id has a row and 0 elsewhere, and to chosen [n] the row numbers of those that have one,
+// in their order, at the front. Where rows is not NULL, rows of another tag count as absent, and to num_rejected goes
+// how many there were. Allocates nothing.
+//
+// Returns how many were found, -1 if what was given is not n ids, or -2 if the table is not possible; what was written
+// means nothing then.
+
+// joined: UTF-8, with a NUL between each two ids.
+RT_API int64_t rt_find_texts(const rt_ids* ids, const rt_tagged_rows* rows, const char* joined, int64_t num_bytes,
+                             int64_t n, int64_t* chosen, uint8_t* present, int64_t* num_rejected);
+
+RT_API int64_t rt_find_integers(const rt_ids* ids, const rt_tagged_rows* rows, const int64_t* values, int64_t n,
+                                int64_t* chosen, uint8_t* present, int64_t* num_rejected);
+
+// list: Python's integers in a list, as version 2 of its marshal module writes them; -1 also where one is no int64.
+RT_API int64_t rt_find_marshalled(const rt_ids* ids, const rt_tagged_rows* rows, const char* list, int64_t num_bytes,
+                                  int64_t n, int64_t* chosen, uint8_t* present, int64_t* num_rejected);
+
 #ifdef __cplusplus
 }
 #endif

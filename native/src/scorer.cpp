@@ -1,10 +1,13 @@
 // The models that are open, and which code path runs them.
+#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
-#include <initializer_list>
 #include <string.h>
 
+#include <initializer_list>
+
 #include "path.h"
+#include "processor.h"
 
 namespace ranktower {
 namespace {
@@ -30,45 +33,59 @@ bool is_possible(const rt_shape& s) {
          within(s.attention_width, RT_MAX_WIDTH) && 0 <= s.activation && s.activation <= RT_GELU;
 }
 
-const Path* const* paths() {
-  static const Path* found[4] = {};
-  static const bool is_filled = [] {
-    const Path** next = found;
+// Filled when the library is loaded: a static of a function would need the C++ library to guard it.
+struct Paths {
+  const Path* found[4] = {};
+  const char* names[4] = {};
+  int count = 0;
+
+  Paths() {
 #if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl")) {
-      *next++ = &avx512_path;
-    }
-    // GCC 10 cannot ask for f16c; every processor with AVX2 has it.
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) *next++ = &avx2_path;
+    const Processor processor;
+    if (processor.has_avx512) add(avx512_path);
+    if (processor.has_avx2) add(avx2_path);
 #endif
-    *next++ = &portable_path;
-    return true;
-  }();
-  (void)is_filled;
-  return found;
-}
+    add(portable_path);
+  }
 
-// Memory of one thread, which grows to what its largest model needs and stays: a request allocates nothing.
-struct Memory {
-  void* start = nullptr;
-  int64_t bytes = 0;
-  ~Memory() { free(start); }
-
-  void* at_least(int64_t wanted) {
-    if (wanted > bytes) {
-      free(start);
-      bytes = 0;
-      start = nullptr;
-      if (posix_memalign(&start, 64, wanted) != 0) return start = nullptr;
-      bytes = wanted;
-    }
-    return start;
+  void add(const Path& path) {
+    found[count] = &path;
+    names[count++] = path.name;
   }
 };
 
-thread_local Memory memory;
+const Paths paths;
+
+// Memory of each thread, which grows to what its largest model needs and stays: a request allocates nothing. A
+// thread_local variable with a destructor would need the C++ library.
+class Memory {
+ public:
+  Memory() { has_key_ = pthread_key_create(&key_, free) == 0; }
+
+  // 64-byte aligned, or nullptr.
+  void* at_least(int64_t wanted) const {
+    if (!has_key_) return nullptr;
+    void* block = pthread_getspecific(key_);  // its size stands in front
+    if (block == nullptr || *(const int64_t*)block < wanted) {
+      pthread_setspecific(key_, nullptr);
+      free(block);
+      if (posix_memalign(&block, kAlignment, kAlignment + wanted) != 0) return nullptr;
+      *(int64_t*)block = wanted;
+      if (pthread_setspecific(key_, block) != 0) {
+        free(block);
+        return nullptr;
+      }
+    }
+    return (char*)block + kAlignment;
+  }
+
+ private:
+  static constexpr int64_t kAlignment = 64;
+  pthread_key_t key_;
+  bool has_key_;
+};
+
+const Memory memory;
 
 }  // namespace
 }  // namespace ranktower
@@ -86,22 +103,13 @@ struct rt_scorer {
 
 int32_t rt_abi_version(void) { return RT_ABI_VERSION; }
 
-const char* const* rt_paths(void) {
-  static const char* names[4] = {};
-  static const bool is_filled = [] {
-    const Path* const* found = ranktower::paths();
-    for (int i = 0; found[i] != nullptr; ++i) names[i] = found[i]->name;
-    return true;
-  }();
-  (void)is_filled;
-  return names;
-}
+const char* const* rt_paths(void) { return ranktower::paths.names; }
 
 rt_scorer* rt_scorer_open(const rt_shape* shape, const rt_weights* weights, const char* path_name) {
   if (!ranktower::is_possible(*shape)) return nullptr;
   const Path* path = nullptr;
-  for (const Path* const* one = ranktower::paths(); *one != nullptr && path == nullptr; ++one) {
-    if (path_name == nullptr || strcmp(path_name, (*one)->name) == 0) path = *one;
+  for (int i = 0; i < ranktower::paths.count && path == nullptr; ++i) {
+    if (path_name == nullptr || strcmp(path_name, ranktower::paths.names[i]) == 0) path = ranktower::paths.found[i];
   }
   if (path == nullptr) return nullptr;
 

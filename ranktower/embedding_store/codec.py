@@ -199,6 +199,12 @@ class Rows:
             return self.raw
         return self.raw[chosen]
 
+    def in_place(
+        self, chosen: NDArray[np.intp] | slice | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+        """See ``StoredRows.in_place``."""
+        return (self.raw, chosen) if isinstance(chosen, np.ndarray) else (self.whole(chosen), None)
+
     def embeddings(self, chosen: NDArray[np.intp] | slice | None = None) -> NDArray[np.uint8]:
         """As ``whole``, but of each row only what a row of kind ``embedding`` is; contiguous."""
         return np.ascontiguousarray(self.whole(chosen)[:, : self.layout.embedding_size])

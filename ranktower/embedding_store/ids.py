@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ranktower.embedding_store.codec import TAG_SIZE
 from ranktower.embedding_store.slots import WORD_BYTES, SlotTable
 from ranktower.errors import DataError
 
@@ -151,14 +152,29 @@ def _blocks(ids: Sequence[object] | NDArray[np.generic]) -> Iterator[tuple[int, 
 class IdIndex:
     """Row numbers by id, in keys and slots that are mapped: no dictionary, so that opening costs nothing."""
 
-    def __init__(self, keys: NDArray[np.generic], slots: NDArray[np.uint64]) -> None:
-        """``keys`` [n], ascending: int64, or ``S<width>`` in byte order; ``slots`` as ``build_slots`` makes them."""
+    def __init__(
+        self,
+        keys: NDArray[np.generic],
+        slots: NDArray[np.uint64],
+        *,
+        rows: NDArray[np.uint8] | None = None,
+        tag: bytes = bytes(TAG_SIZE),
+    ) -> None:
+        """Take a table's arrays.
+
+        Args:
+            keys: [n], ascending: int64, or ``S<width>`` in byte order.
+            slots: as ``build_slots`` makes them.
+            rows: [n, row_size], of which ``find_valid`` rejects those that do not begin with ``tag``, of 8 bytes.
+        """
         # A plain view: every operation on a memmap costs a few microseconds more.
         self._keys = keys.view(np.ndarray)
         self._has_integers = keys.dtype.kind == "i"
         if len(keys):
             self._table = SlotTable(self._keys, slots)
         self._tails = np.zeros((0, 0), dtype=np.uint64) if self._has_integers else key_tails(keys.itemsize)
+        self._tags = None if rows is None else rows[:, :TAG_SIZE].view("<u8")[:, 0]
+        self._tag = np.uint64(int.from_bytes(tag, "little"))
 
     def __len__(self) -> int:
         """Number of ids."""
@@ -179,6 +195,19 @@ class IdIndex:
         else:
             rows, present = self._table.find(padded_words(ids, self._tails))
         return (rows if present.all() else rows[present]), present
+
+    def find_valid(self, ids: Sequence[object]) -> tuple[NDArray[np.int64], NDArray[np.bool_], int]:
+        """As ``find``, but a row of another tag counts as absent; third, how many of those there were."""
+        rows, present = self.find(ids)
+        if self._tags is None:
+            raise ValueError("rows: not given, so there are no tags")
+        good = self._tags[rows] == self._tag
+        num_rejected = len(rows) - int(np.count_nonzero(good))
+        if num_rejected:
+            present = present.copy()
+            present[np.flatnonzero(present)[~good]] = False
+            rows = rows[good]
+        return rows, present, num_rejected
 
     def find_one(self, one: object) -> int | None:
         """Row number of one id, None if it has none; ``find`` takes several times as long for so little."""
@@ -206,15 +235,21 @@ class IdIndex:
         return list(map(str, keys)) if self._has_integers else [key.decode("utf-8") for key in keys]
 
 
+def integer_values(ids: Sequence[object]) -> NDArray[np.int64] | None:
+    """The values [n > 0] of ids that are all of Python's integers and fit; None if one is not or does not."""
+    # Counting in a list takes two thirds of the time of making a set.
+    if type(ids[0]) is not int or list(map(type, ids)).count(int) != len(ids):
+        return None
+    try:
+        return np.fromiter(ids, dtype=np.int64, count=len(ids))
+    except OverflowError:
+        return None
+
+
 def wanted_integers(ids: Sequence[object]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """What to look for in a table of integers: values and which ids are such integers, both [n > 0]."""
-    num_ids = len(ids)
-    # Counting in a list takes two thirds of the time of making a set.
-    if type(ids[0]) is int and list(map(type, ids)).count(int) == num_ids:
-        try:
-            return np.fromiter(ids, dtype=np.int64, count=num_ids), np.ones(num_ids, dtype=np.bool_)
-        except OverflowError:
-            pass
+    if (values := integer_values(ids)) is not None:
+        return values, np.ones(len(ids), dtype=np.bool_)
     try:
         return parse_integers(ids)  # type: ignore[arg-type]
     except TypeError:  # joining them is what tells that they are not all strings

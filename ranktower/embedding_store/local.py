@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from ranktower.embedding_store.codec import RowLayout, Rows, Side
 from ranktower.embedding_store.durable import write_file
-from ranktower.embedding_store.ids import IdIndex
+from ranktower.embedding_store.ids import MAX_ID_BYTES
+from ranktower.embedding_store.native_ids import open_index
 from ranktower.embedding_store.protocol import StoredRows
 from ranktower.embedding_store.slots import SLOTS_PER_ROW, WORD_BYTES
 from ranktower.errors import ReleaseError
@@ -35,16 +36,19 @@ SLOTS_FILE = "slots.npy"
 class LocalTable:
     """One side's table, read-only. Opening reads headers only, whatever the number of rows."""
 
-    def __init__(self, folder: Path, layout: RowLayout) -> None:
-        """Map the three files of ``folder``; ReleaseError if they cannot be a table of this layout."""
+    def __init__(self, folder: Path, layout: RowLayout, *, native: bool = True) -> None:
+        """Map the three files of ``folder``; ReleaseError if they cannot be a table of this layout.
+
+        ``native`` False: ids are looked up in Python even where the package ranktower-native is installed.
+        """
         self.layout = layout
         self._path = folder / ROWS_FILE
         self._rows = _map_rows(self._path, layout.row_size)
         keys = map_keys(folder / IDS_FILE)
         if len(keys) != len(self._rows):
             raise ReleaseError(f"{folder}: {len(keys)} ids in {IDS_FILE}, {len(self._rows)} rows in {ROWS_FILE}")
-        self._index = IdIndex(keys, map_slots(folder / SLOTS_FILE, num_rows=len(keys)))
-        self._tags = _column(self._rows, np.dtype("<u8"))
+        slots = map_slots(folder / SLOTS_FILE, num_rows=len(keys))
+        self._index = open_index(keys, slots, rows=self._rows, tag=layout.tag, native=native)
         self._embeddings = _column(self._rows, np.dtype((np.void, layout.embedding_size)))
 
     def __len__(self) -> int:
@@ -62,14 +66,7 @@ class LocalTable:
 
     def locate(self, ids: Sequence[object]) -> LocatedRows:
         """Where the rows of ``ids`` are. Of each only the tag is read: a row of another release counts as missing."""
-        positions, present = self._index.find(ids)
-        good = self._tags[positions] == np.uint64(int.from_bytes(self.layout.tag, "little"))
-        num_rejected = len(positions) - int(np.count_nonzero(good))
-        if num_rejected:
-            present = present.copy()
-            present[np.flatnonzero(present)[~good]] = False
-            positions = positions[good]
-        return LocatedRows(self, positions, present, num_rejected)
+        return LocatedRows(self, *self._index.find_valid(ids))
 
     def find(self, ids: Sequence[object]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Row numbers of the ids found [k], and which were found [n]."""
@@ -78,6 +75,10 @@ class LocalTable:
     def rows_at(self, positions: NDArray[np.integer]) -> NDArray[np.uint8]:
         """Rows ``[k, row_size]`` by row number, as ``find`` gives them; tags unchecked."""
         return self._rows.take(positions, axis=0)
+
+    def in_place(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+        """The mapped rows, and which of them: as ``StoredRows.in_place``, by row number."""
+        return self._rows, positions
 
     def embeddings_at(self, positions: NDArray[np.integer]) -> NDArray[np.uint8]:
         """The beginnings ``[k, embedding_size]`` of rows by row number: a projected row is five times as long."""
@@ -116,6 +117,10 @@ class RowTable(Protocol):
         """Rows by row number."""
         ...
 
+    def in_place(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+        """As ``StoredRows.in_place``, by row number."""
+        ...
+
     def embeddings_at(self, positions: NDArray[np.integer]) -> NDArray[np.uint8]:
         """The beginnings of rows by row number."""
         ...
@@ -145,6 +150,12 @@ class LocatedRows:
     def whole(self, chosen: NDArray[np.intp] | slice | None = None) -> NDArray[np.uint8]:
         """The rows ``[m, row_size]``, or those at the given places among the k found."""
         return self.table.rows_at(self.positions if chosen is None else self.positions[chosen])
+
+    def in_place(
+        self, chosen: NDArray[np.intp] | slice | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+        """See ``StoredRows.in_place``."""
+        return self.table.in_place(self.positions if chosen is None else self.positions[chosen])
 
     def embeddings(self, chosen: NDArray[np.intp] | slice | None = None) -> NDArray[np.uint8]:
         """As ``whole``, but of each row only what a row of kind ``embedding`` is."""
@@ -274,6 +285,8 @@ def map_keys(path: Path) -> NDArray[np.generic]:
         raise ReleaseError(f"{path}: dtype {keys.dtype.str}, {keys.ndim} axes; expected int64 or S<width> and one axis")
     if not keys.itemsize or keys.itemsize % WORD_BYTES:
         raise ReleaseError(f"{path}: keys of {keys.itemsize} bytes; expected a multiple of {WORD_BYTES}")
+    if keys.itemsize > MAX_ID_BYTES:
+        raise ReleaseError(f"{path}: keys of {keys.itemsize} bytes; expected at most {MAX_ID_BYTES}")
     return keys
 
 

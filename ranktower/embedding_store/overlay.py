@@ -147,6 +147,12 @@ class OverlaidTable:
         rows[places] = self._over.rows_at(over)
         return rows
 
+    def in_place(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+        """The mapped rows of the table where no row is the overlay's, else copies."""
+        if positions.max(initial=-1) < len(self._table):
+            return self._table.in_place(positions)
+        return self.rows_at(positions), None
+
     def embeddings_at(self, positions: NDArray[np.integer]) -> NDArray[np.uint8]:
         """The beginnings ``[k, embedding_size]`` of rows by row number."""
         below, over, places = self._split(positions)

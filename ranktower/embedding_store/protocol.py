@@ -51,6 +51,13 @@ class StoredRows(Protocol):
         """The rows ``[m, row_size]``, or those at the given places among the k found."""
         ...
 
+    def in_place(
+        self, chosen: NDArray[np.intp] | slice | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+        """``(rows, numbers)``: what ``whole`` gives as row numbers ``[m]`` of an array ``[n, row_size]``, all of it in
+        order where None. Nothing is copied where the rows lie in one piece."""
+        ...
+
     def embeddings(self, chosen: NDArray[np.intp] | slice | None = None) -> NDArray[np.uint8]:
         """As ``whole``, but of each row only what a row of kind ``embedding`` is."""
         ...

@@ -15,7 +15,7 @@ from service.state import state_of
 router = APIRouter()
 
 # Not the list of files, and not the training configuration, which may name the operator's paths.
-_FIELDS = frozenset(ReleaseResponse.model_fields) - {"refused", *VARIATION_ROLES}
+_FIELDS = frozenset(ReleaseResponse.model_fields) - {"engine", "refused", *VARIATION_ROLES}
 
 
 @router.get(
@@ -27,6 +27,10 @@ _FIELDS = frozenset(ReleaseResponse.model_fields) - {"refused", *VARIATION_ROLES
 async def release(request: Request) -> Response:
     """Identity, shape, offline metrics and parity figures of the release, from its manifest."""
     releases = state_of(request).releases
-    manifest = releases.current().manifest
-    answer = {**manifest.model_dump(mode="json", include=set(_FIELDS)), **releases.describe()}
+    served = releases.current()
+    answer = {
+        **served.manifest.model_dump(mode="json", include=set(_FIELDS)),
+        "engine": served.scorer.native.engine,
+        **releases.describe(),
+    }
     return Response(orjson.dumps(answer), media_type="application/json")

@@ -48,6 +48,26 @@ class Weights(ctypes.Structure):
     ]
 
 
+class Ids(ctypes.Structure):
+    """``rt_ids``."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("keys", "slots")),
+        *((name, ctypes.c_int64) for name in ("num_keys", "num_slots", "key_bytes", "has_integers")),
+    ]
+
+
+class TaggedRows(ctypes.Structure):
+    """``rt_tagged_rows``."""
+
+    _fields_ = [
+        ("rows", ctypes.c_void_p),
+        ("num_rows", ctypes.c_int64),
+        ("row_bytes", ctypes.c_int64),
+        ("tag", ctypes.c_uint8 * 8),
+    ]
+
+
 @cache
 def library() -> ctypes.CDLL:
     """The library with its functions' types set; NativeError if it cannot be loaded or is of another version."""
@@ -67,6 +87,11 @@ def library() -> ctypes.CDLL:
     loaded.rt_scorer_close.argtypes = [pointer]
     loaded.rt_score.restype = integer
     loaded.rt_score.argtypes = [pointer, pointer, pointer, integer, integer, pointer, integer, pointer]
+    for find in (loaded.rt_find_texts, loaded.rt_find_marshalled):
+        find.restype = integer
+        find.argtypes = [pointer, pointer, pointer, integer, integer, pointer, pointer, pointer]
+    loaded.rt_find_integers.restype = integer
+    loaded.rt_find_integers.argtypes = [pointer, pointer, pointer, integer, pointer, pointer, pointer]
     return loaded
 
 

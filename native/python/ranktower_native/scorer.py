@@ -36,11 +36,19 @@ class ScorerShape:
     """Whether an item's row holds query, key, value and gate behind the embedding."""
     activation: Activation
 
+    def __post_init__(self) -> None:
+        """TypeError or ValueError for what no shape can be; the library knows the upper bounds."""
+        for name in ("user_heads", "item_heads", "width", "attention_width"):
+            if type(getattr(self, name)) is not int:
+                raise TypeError(f"{name}: must be an integer, got {getattr(self, name)!r}")
+        if self.activation not in _ACTIVATIONS:
+            raise ValueError(f"activation: must be one of {', '.join(_ACTIVATIONS)}, got {self.activation!r}")
+
     def sizes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the constants of ``NativeScorer``."""
         d, a = self.width, self.attention_width
-        shapes: dict[str, tuple[int, ...]] = {name: (d, a) for name in MATRICES[:6]}
-        shapes |= {name: (2, d) for name in MATRICES[6:10]} | {"weights": (1, d)}
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(MATRICES[:6], (d, a))
+        shapes |= dict.fromkeys(MATRICES[6:10], (2, d)) | {"weights": (1, d)}
         return shapes | ({} if self.is_projected else dict.fromkeys(_OF_ITEMS, (a, d)))
 
 
@@ -86,7 +94,7 @@ class NativeScorer:
 
         Args:
             user: its row, ``[1, row_size]``.
-            rows: a table ``[n, row_size]``, as it is mapped, or rows that were fetched.
+            rows: a table ``[n, row_size]``, as it is mapped, or rows that were fetched; rows may lie apart.
             chosen: row numbers ``[N]`` in ``rows``, all of them in order where None.
 
         Raises:
@@ -95,8 +103,9 @@ class NativeScorer:
         """
         if user.shape != (1, self._user_bytes) or not user.flags.c_contiguous:
             raise ValueError(f"user: shape {user.shape}, expected (1, {self._user_bytes}), contiguous")
-        if rows.shape != (len(rows), self._item_bytes) or not rows.flags.c_contiguous:
-            raise ValueError(f"rows: shape {rows.shape}, expected (n, {self._item_bytes}), contiguous")
+        is_apart = rows.size and (rows.strides[1] != 1 or rows.strides[0] < 0)
+        if rows.shape != (len(rows), self._item_bytes) or is_apart:
+            raise ValueError(f"rows: shape {rows.shape}, expected (n, {self._item_bytes}), each row contiguous")
         numbers = None
         if chosen is not None:
             chosen = np.ascontiguousarray(chosen, dtype=np.int64)
@@ -104,7 +113,7 @@ class NativeScorer:
         count = len(rows) if chosen is None else len(chosen)
         scores = np.empty(count, dtype=np.float32)
         wrong = self._score(
-            self._handle, user.ctypes.data, rows.ctypes.data, len(rows), self._item_bytes, numbers, count,
+            self._handle, user.ctypes.data, rows.ctypes.data, len(rows), rows.strides[0], numbers, count,
             scores.ctypes.data,
         )  # fmt: skip
         if wrong >= 0 and chosen is not None:

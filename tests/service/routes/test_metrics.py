@@ -21,6 +21,8 @@ NAMES = {
     "ranktower_nonfinite_scores": set(),
     "ranktower_release_refused": {"reason", "role"},
     "ranktower_release_info": {"model", "release", "role"},
+    "ranktower_scorer_engine": {"engine", "role"},
+    "ranktower_native_refused": {"reason"},
     "ranktower_answers": {"role", "priority"},
     "ranktower_shadow_answers": {"outcome"},
     "ranktower_shadow_overlap": {"le"},

@@ -14,6 +14,11 @@ from reference_release import build_reference_release, serving
 from servers import PEERS, Peer, environment, running, say
 from service_run import SETUPS, open_reference
 
+from service.settings import EngineChoice
+
+FLOAT16 = {"ours_float16", "ours_native", "ours_redis"}
+"""Those of ours that score rows of float16."""
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -54,19 +59,21 @@ def peers(names: list[str], place: Place, body: bytes) -> list[Contender]:
 def ours(names: list[str], place: Place, float32_root: Path) -> Iterator[list[Contender]]:
     """Our service over the stores named; a redis-server runs beside the generator as long as the context is open."""
 
-    def start(root: Path, env: dict[str, str]) -> AbstractContextManager[str]:
-        return serving(root, env, cores={place.server_core})
+    def start(root: Path, env: dict[str, str], engine: EngineChoice = "onnx") -> AbstractContextManager[str]:
+        return serving(root, {**env, "RANKTOWER_SCORER__ENGINE": engine}, cores={place.server_core})
 
     found = []
     with contextlib.ExitStack() as stack:
         if "ours_float32" in names:
             found.append(Contender("ours_float32", partial(start, float32_root, {})))
-        if {"ours_float16", "ours_redis"} & set(names):
+        if FLOAT16 & set(names):
             say("building the float16 release")
             root = place.root / "float16"
             build_reference_release(root, num_users=place.num_rows, num_items=place.num_rows)
             if "ours_float16" in names:
                 found.append(Contender("ours_float16", partial(start, root, {})))
+            if "ours_native" in names:
+                found.append(Contender("ours_native", partial(start, root, {}, "native")))
             if "ours_redis" in names:
                 url = stack.enter_context(redis_server()).url
                 fill_redis(open_reference(root), url)

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import load
 import numpy as np
-from contenders import Contender
+from contenders import FLOAT16, Contender
 from job import PATH
 from numpy.typing import NDArray
 from prepare import Request
@@ -93,7 +93,7 @@ def agreement(contender: Contender, requests: list[Request], expected: list[NDAr
     Raises:
         RuntimeError: it is above what the stored rows allow, or a score is missing.
     """
-    tolerance = FLOAT16_TOLERANCE if contender.name in ("ours_float16", "ours_redis") else TOLERANCE
+    tolerance = FLOAT16_TOLERANCE if contender.name in FLOAT16 else TOLERANCE
     difference = 0.0
     with contender.run() as address, httpx.Client(timeout=30) as client:
         for request, wanted in zip(requests, expected, strict=True):

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 OURS = {
     "ours_float32": "RankTower, float32 rows",
     "ours_float16": "RankTower, float16 rows",
+    "ours_native": "RankTower, float16 rows, native scorer",
     "ours_redis": "RankTower, float16 rows in Redis",
 }
 # In the order of the tables.

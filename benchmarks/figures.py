@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from budget_page import BUDGET_SECTIONS, budget_page, draw_budgets
-from native_page import draw_roofline, native_times
+from native_page import draw_roofline, native_quality, native_times
 from page_parts import place, table
 from performance_page import SECTIONS, page
 from performance_plots import PLOTS
@@ -42,7 +42,10 @@ def main() -> int:
             "generator": generator(results.get("locust_generator")),
             "stack-run": stack_run(results.get("stack_run")),
         },
-        "docs/native.md": {"native": native_times(results.get("native_scorer"))},
+        "docs/native.md": {
+            "native": native_times(results.get("native_scorer")),
+            "native-quality": native_quality(results.get("native_quality")),
+        },
         "docs/adr/0030-api-keys.md": {"auth": keys(latest_result("auth"))},
     }
     written = {ROOT / "docs" / "performance.md": page(results), ROOT / "docs" / "budgets.md": budget_page(results)}
@@ -68,7 +71,9 @@ def main() -> int:
 def _results() -> Results:
     """The newest result of every benchmark on the generated pages that has one."""
     names = [name for _, name, _ in (*SECTIONS, *BUDGET_SECTIONS)]
-    found = {name: find_result(name) for name in (*names, "locust_generator", "stack_run", "native_scorer")}
+    found = {
+        name: find_result(name) for name in (*names, "locust_generator", "stack_run", "native_scorer", "native_quality")
+    }
     return {name: result for name, result in found.items() if result is not None}
 
 

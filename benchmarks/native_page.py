@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from page_parts import missing, note, table
+from page_parts import missing, note, place, table
 from performance_plots import figure_file
 
 _PLACES = ("in cache", "random")
@@ -19,21 +19,21 @@ def native_times(result: dict[str, Any] | None) -> str:
     head = ["rows", "where", *(f"{name}, µs" for name in engines), "ONNX Runtime / native"]
     rows = []
     for name, stage in result["stages"].items():
-        for place in _PLACES:
-            times = stage["times"][place]
+        for where in _PLACES:
+            times = stage["times"][where]
             medians = [f"{times[engine]['median_us']:.0f}" for engine in engines]
-            rows.append([name, place, *medians, f"{stage['onnx_to_fastest'][place]:.1f}×"])
+            rows.append([name, where, *medians, f"{stage['onnx_to_fastest'][where]:.1f}×"])
     peaks = result["machine_peaks"]
     work = [
         [
             name,
             f"{stage['of_a_candidate']['multiply_adds']:,}",
             f"{stage['of_a_candidate']['bytes']:,}",
-            *(f"{_share(stage, place, result, peaks):.0%}" for place in _PLACES),
+            *(f"{_share(stage, where, result, peaks):.0%}" for where in _PLACES),
         ]
         for name, stage in result["stages"].items()
     ]
-    head_of_work = ["rows", "multiply-adds a candidate", "bytes", *(f"of the peak, {place}" for place in _PLACES)]
+    head_of_work = ["rows", "multiply-adds a candidate", "bytes", *(f"of the peak, {where}" for where in _PLACES)]
     return "\n\n".join(
         [
             f"{result['num_candidates']:,} candidates on one core; ONNX Runtime with the gather of the rows.",
@@ -47,15 +47,27 @@ def native_times(result: dict[str, Any] | None) -> str:
     )
 
 
-def _rate(stage: dict[str, Any], place: str, result: dict[str, Any]) -> float:
+def native_quality(result: dict[str, Any] | None) -> str:
+    """What the scorer over stored rows does to the ranking of real data."""
+    if result is None:
+        return missing("native_quality")
+    exact, native = result["torch_float32"], result["native_stored_rows"]
+    return (
+        f"On the demo's data ({exact['num_users']:,} users of the test split, full corpus) NDCG@{exact['k']} is"
+        f" {exact['ndcg']:.5f} by torch in float32 and {native['ndcg']:.5f} by the native scorer over {result['rows']}"
+        f" rows ({place(result)})."
+    )
+
+
+def _rate(stage: dict[str, Any], where: str, result: dict[str, Any]) -> float:
     """Multiply-adds a nanosecond on the fastest path."""
-    taken_us = stage["times"][place][stage["fastest_path"]]["median_us"]
+    taken_us = stage["times"][where][stage["fastest_path"]]["median_us"]
     rate: float = stage["of_a_candidate"]["multiply_adds"] * result["num_candidates"] / taken_us / 1e3
     return rate
 
 
-def _share(stage: dict[str, Any], place: str, result: dict[str, Any], peaks: dict[str, float]) -> float:
-    return _rate(stage, place, result) / peaks["multiply_adds_per_ns"]
+def _share(stage: dict[str, Any], where: str, result: dict[str, Any], peaks: dict[str, float]) -> float:
+    return _rate(stage, where, result) / peaks["multiply_adds_per_ns"]
 
 
 def draw_roofline(result: dict[str, Any], path: Path) -> None:
@@ -69,8 +81,8 @@ def draw_roofline(result: dict[str, Any], path: Path) -> None:
         for name, stage in result["stages"].items():
             work = stage["of_a_candidate"]
             intensity = work["multiply_adds"] / work["bytes"]
-            for place in _PLACES:
-                axes.plot(intensity, _rate(stage, place, result), "o", color=colours[place])
+            for where in _PLACES:
+                axes.plot(intensity, _rate(stage, where, result), "o", color=colours[where])
             onnx_us = stage["times"]["random"]["onnx"]["median_us"]
             onnx = work["multiply_adds"] * result["num_candidates"] / onnx_us / 1e3
             axes.plot(intensity, onnx, "x", color=colours["onnx"])

@@ -311,31 +311,60 @@ RT_INLINE void project_items(S s, const Model& model, const Block& b) {
       }
       out[q * a + i] = y;
     };
-    multiply(model.project[part], b.embedding, s.d(), s.hi(), padded(a), s.d(), [](int, int) { return all(0.0f); }, store);
+    const auto nothing = [](int, int) { return all(0.0f); };
+    multiply(model.project[part], b.embedding, s.d(), s.hi(), padded(a), s.d(), nothing, store);
   }
 }
 
+// How many blocks ahead rows are asked for: they lie anywhere in memory.
+constexpr int kAhead = 2;
+
+inline const char* row_of(const Request& r, int64_t i) {
+  return r.rows + (r.chosen ? r.chosen[i] : i) * r.row_bytes + RT_TAG_BYTES;
+}
+
+// Asks for the rows of a later block, some at a time while this one is computed: all at once they would be more lines
+// than can be on their way, and the processor would wait. They go to the second-level cache, because a block needs most
+// of the first itself.
+struct Prefetch {
+  const Request& request;
+  int num_bytes;
+  int64_t next, end;
+
+  // A quarter of them.
+  RT_INLINE void some() {
+    for (int count = 0; count < kLanes / 4 && next < end; ++count) {
+      const char* const row = row_of(request, next++);
+      for (int byte = 0; byte < num_bytes; byte += 64) __builtin_prefetch(row + byte, 0, 2);
+    }
+  }
+};
+
 template <class S>
-RT_INLINE Lanes score_block(S s, const Model& model, const User& user, const Block& b) {
+RT_INLINE Lanes score_block(S s, const Model& model, const User& user, const Block& b, Prefetch later) {
   const int hu = s.hu(), hi = s.hi(), d = s.d(), a = s.a();
   const int hu4 = padded(hu), d4 = padded(d), a4 = padded(a);
   const auto nothing = [](int, int) { return all(0.0f); };
   Lanes checked = all(0.0f);
 
+  later.some();
   // The user's branch: its sub-spaces ask those of the item.
   multiply(user.query, b.key, a, hi, hu4, a, nothing, [&](int q, int p, Lanes x) { b.user_weights[q * hu4 + p] = x; });
   for (int p = 0; p < hu; ++p) checked += softmax(b.user_weights + p, hi, hu4);
   attend_to_items(s, user, b);
   multiply(
-      model.u_output, b.attended, a4, hu, d4, a, [&](int p, int k) { return all(user.centred[p * d4 + k]); },
+      model.u_output, b.attended, a4, hu, d4, a,
+      [&](int p, int k) { return all(user.centred[p * d4 + k]); },
       [&](int p, int k, Lanes x) { b.u_x[p * d4 + k] = x; });
 
+  later.some();
   // The item's branch.
   multiply(user.key, b.query, a, hi, hu4, a, nothing, [&](int q, int p, Lanes x) { b.item_weights[q * hu4 + p] = x; });
   for (int q = 0; q < hi; ++q) checked += softmax(b.item_weights + q * hu4, hu, 1);
   multiply(user.value, b.item_weights, hu4, hi, a4, hu, nothing, [&](int q, int i, Lanes x) {
     if (i < a) b.attended[q * a4 + i] = x * b.gate[q * a + i];
   });
+  later.some();
   Lanes mean[RT_MAX_HEADS];
   for (int q = 0; q < hi; ++q) {
     mean[q] = all(0.0f);
@@ -346,25 +375,11 @@ RT_INLINE Lanes score_block(S s, const Model& model, const User& user, const Blo
       model.i_output, b.attended, a4, hi, d4, a,
       [&](int q, int k) { return k < d ? b.embedding[q * d + k] - mean[q] : all(0.0f); },
       [&](int q, int k, Lanes x) { b.i_x[q * d4 + k] = x; });
+  later.some();
   return similarity(s, model, b, checked);
 }
 
 // ---- A request ----------------------------------------------------------------------------------------------------
-
-inline const char* row_of(const Request& r, int64_t i) {
-  return r.rows + (r.chosen ? r.chosen[i] : i) * r.row_bytes + RT_TAG_BYTES;
-}
-
-// How many blocks ahead rows are asked for: they lie anywhere in memory. They go to the second-level cache, because a
-// block needs most of the first itself.
-constexpr int kAhead = 2;
-
-inline void prefetch_block(const Request& r, int64_t start, int num_bytes) {
-  for (int64_t i = start; i < r.n && i < start + kLanes; ++i) {
-    const char* const row = row_of(r, i);
-    for (int byte = 0; byte < num_bytes; byte += 64) __builtin_prefetch(row + byte, 0, 2);
-  }
-}
 
 template <class S>
 inline void score_request(S s, const Model& model, const Request& r, const Workspace& w) {
@@ -381,9 +396,9 @@ inline void score_request(S s, const Model& model, const Request& r, const Works
     } else {
       load_turned<false>(rows, num_values, w.block.embedding);
     }
-    prefetch_block(r, start + kAhead * kLanes, num_bytes);
     if (!model.shape.is_projected) project_items(s, model, w.block);
-    const Lanes scores = score_block(s, model, w.user, w.block);
+    const int64_t later = start + kAhead * kLanes, end = later + kLanes;
+    const Lanes scores = score_block(s, model, w.user, w.block, {r, num_bytes, later, end < r.n ? end : r.n});
     memcpy(r.scores + start, &scores, count * sizeof(float));
   }
 }

@@ -117,8 +117,8 @@ RT_INLINE float value_at(const char* values, int place) {
 }
 
 #if RT_LANES == 16
-// Column c of 16 rows of 8 float16 values, widened, for each c. Rows i and i + 8 share a vector of the 16-bit transpose, so
-// that nothing is moved between its halves.
+// Column c of 16 rows of 8 float16 values, widened, for each c. Rows i and i + 8 share a vector of the 16-bit transpose,
+// so that nothing is moved between its halves.
 RT_INLINE void turn_halves(const char* const* rows, int place, Lanes out[8]) {
   __m256i r[8], t[8];
   for (int i = 0; i < 8; ++i) {

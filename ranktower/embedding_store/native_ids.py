@@ -6,6 +6,7 @@ gives the rows of all of them in one call.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -17,7 +18,9 @@ from ranktower.embedding_store.codec import TAG_SIZE
 from ranktower.embedding_store.ids import IdIndex, encode_ids
 
 if TYPE_CHECKING:
-    from ranktower_native import Found  # type: ignore[import-not-found,unused-ignore]
+    from ranktower_native import Found
+
+logger = logging.getLogger(__name__)
 
 
 def open_index(
@@ -28,13 +31,14 @@ def open_index(
     tag: bytes = bytes(TAG_SIZE),
     native: bool = True,
 ) -> IdIndex:
-    """The index of one table: the native one where it is wanted and the package is installed; see ``IdIndex``.
-
-    Raises:
-        ranktower_native.NativeError: the package is installed and cannot be loaded.
-    """
+    """The index of one table: the native one where it is wanted and can be had; see ``IdIndex``."""
     if native and find_spec("ranktower_native") is not None:
-        return NativeIdIndex(keys, slots, rows=rows, tag=tag)
+        from ranktower_native import NativeError
+
+        try:
+            return NativeIdIndex(keys, slots, rows=rows, tag=tag)
+        except NativeError as error:
+            logger.warning("ids are looked up in Python", extra={"fields": {"detail": str(error)}})
     return IdIndex(keys, slots, rows=rows, tag=tag)
 
 
@@ -50,7 +54,7 @@ class NativeIdIndex(IdIndex):
         tag: bytes = bytes(TAG_SIZE),
     ) -> None:
         """See ``IdIndex``."""
-        from ranktower_native import NativeIds  # type: ignore[import-not-found,unused-ignore]
+        from ranktower_native import NativeIds
 
         super().__init__(keys, slots, rows=rows, tag=tag)
         self._native = NativeIds(keys.view(np.ndarray), slots.view(np.ndarray), rows=rows, tag=tag)

@@ -65,35 +65,43 @@ def cxx() -> str:
 
 @pytest.fixture(scope="session")
 def build_harness(tmp_path_factory: pytest.TempPathFactory) -> BuildHarness:
-    """``build_harness("g++", "-O3", machine="x86_64", before=())``: compiled once for each compiler and flags."""
-    built: dict[tuple[str, ...], Path] = {}
+    """``build_harness("g++", "-O3", machine="x86_64", before=(), program="ids_driver")``: a program of this folder with
+    the library's sources in it, which are compiled once for each compiler and flags."""
+    folders: dict[tuple[str, ...], Path] = {}
 
-    def build(cxx: str, *flags: str, machine: str = platform.machine(), before: Sequence[str] = ()) -> Harness:
+    def build(
+        cxx: str,
+        *flags: str,
+        machine: str = platform.machine(),
+        before: Sequence[str] = (),
+        program: str = "harness",
+    ) -> Harness:
         key = (cxx, *flags)
-        if key not in built:
-            built[key] = _build(tmp_path_factory.mktemp("harness"), key, machine)
-        return Harness(built[key], tuple(before))
+        if key not in folders:
+            folders[key] = tmp_path_factory.mktemp("native")
+        if not (folders[key] / program).exists():
+            _build(folders[key], key, machine, program)
+        return Harness(folders[key] / program, tuple(before))
 
     return build
 
 
-def _build(folder: Path, command: Sequence[str], machine: str) -> Path:
-    """The program, of one object a source file."""
-    harness = Path(__file__).with_name("harness.cpp")
-    jobs = [([*command, "-std=gnu++17", "-Wall", "-Wextra", f"-I{NATIVE / 'src'}"], harness)]
+def _build(folder: Path, command: Sequence[str], machine: str, program: str) -> None:
+    """The program, of one object a source file; those of the library may be in the folder already."""
+    own = Path(__file__).with_name(f"{program}.cpp")
+    jobs = [([*command, "-std=gnu++17", "-Wall", "-Wextra", f"-I{NATIVE / 'src'}"], own)]
     jobs += [([*command, "-std=gnu++17", *flags], source) for source, flags in _sources(command[0], machine).items()]
 
     def compile_one(job: tuple[list[str], Path]) -> str:
         flags, source = job
         target = folder / f"{source.stem}.o"
-        _run([*flags, "-c", str(source), "-o", str(target)])
+        if not target.exists():
+            _run([*flags, "-c", str(source), "-o", str(target)])
         return str(target)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile_one, jobs))
-    program = folder / "harness"
-    _run([*command, "-pthread", *objects, "-o", str(program)])
-    return program
+    _run([*command, "-pthread", *objects, "-o", str(folder / program)])
 
 
 def _sources(cxx: str, machine: str) -> dict[Path, list[str]]:

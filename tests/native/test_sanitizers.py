@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -30,6 +31,12 @@ def test_nothing_is_read_or_written_that_should_not_be(
 ) -> None:
     flags = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
     build_harness(cxx, *flags, before=without_randomized_addresses()).hold(mode, count)
+
+
+def test_ids_are_looked_up_within_their_tables_sound_or_damaged(build_harness: Callable[..., Any], cxx: str) -> None:
+    flags = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    driver = build_harness(cxx, *flags, before=without_randomized_addresses(), program="ids_driver")
+    assert re.fullmatch(r"ids: [1-9]\d* held\n", driver.run(1, 4000))
 
 
 def test_threads_that_score_at_once_share_nothing_they_write(build_harness: Callable[..., Any], cxx: str) -> None:

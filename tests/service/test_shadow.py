@@ -274,7 +274,7 @@ async def test_a_shadow_that_fails_is_counted_and_goes_on(
     def fail(*arguments: Any) -> None:
         raise RuntimeError("a fault of the graph")
 
-    monkeypatch.setattr(release.scorer, "score", fail)
+    monkeypatch.setattr(release.scorer, "score_stored", fail)
     rig.offer()
     await rig.until({"failed": 2})
     assert [record.message for record in caplog.records] == ["the shadow release failed"]

@@ -310,3 +310,19 @@ def test_values_of_another_type_are_refused() -> None:
     with pytest.raises(ValueError, match="values: <i4, 1 axes; expected int64, one axis, contiguous"):
         table.find_integers(np.arange(5, dtype=np.int32))
     assert table.find_integers(np.array([3, 9, 0])).rows.tolist() == [3, 0]
+
+
+def test_a_library_that_cannot_be_loaded_leaves_the_lookup_to_python(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> None:
+        raise native.NativeError("libranktower_native.so: cannot be loaded: wrong ELF class")
+
+    monkeypatch.setattr("ranktower_native.ids.library", broken)
+    keys = np.arange(10, dtype=np.int64)
+    index = open_index(keys, build_slots(keys))
+    assert type(index) is IdIndex
+    assert index.find(["3", 12])[0].tolist() == [3]
+    (record,) = caplog.records
+    assert (record.levelname, record.message) == ("WARNING", "ids are looked up in Python")
+    assert "wrong ELF class" in record.fields["detail"]  # type: ignore[attr-defined]

@@ -123,6 +123,8 @@ class Release:
     offline_metrics: Mapping[str, Any]
     parity: Mapping[str, float]
     ladder: Sequence[Mapping[str, Any]]
+    engine: str
+    """What scores pairs in full: "native" or "onnx"."""
     refused: Mapping[str, Any] | None
     canary: Mapping[str, Any] | None
     shadow: Mapping[str, Any] | None

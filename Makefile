@@ -19,6 +19,7 @@ NATIVE := native/pyproject.toml native/CMakeLists.txt $(wildcard native/src/* na
 
 $(VENV)/.native: $(VENV)/.installed $(NATIVE)
 	@if ! { command -v c++ || command -v g++ || command -v clang++; } >/dev/null; then \
+		$(BIN)/pip uninstall --quiet --yes ranktower-native 2>/dev/null; \
 		echo "No C++ compiler (c++, g++, clang++): going on without the compiled scorer"; \
 	elif $(PIP) install --quiet ./native >$(VENV)/native.log 2>&1; then touch $@; else \
 		rm -f $@; $(BIN)/pip uninstall --yes ranktower-native >>$(VENV)/native.log 2>&1; \

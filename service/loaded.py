@@ -18,6 +18,7 @@ from ranktower.release import Manifest
 from ranktower.verification import verify_release
 from service.anytime import Anytime
 from service.background import Runner, run_beside
+from service.costs import Costs
 from service.golden import check_golden
 from service.onnx import ONNX_ERRORS
 from service.retrieval import open_retrieval
@@ -37,14 +38,16 @@ _OPEN_ERRORS: tuple[type[Exception], ...] = (OSError, ValueError, KeyError, Type
 class LoadedRelease:
     """An open release. A request holds it from beginning to end; it is closed once the last one let go."""
 
-    def __init__(self, manifest: Manifest, store: ReleaseStore, parts: Parts, opened: AsyncExitStack) -> None:
+    def __init__(
+        self, manifest: Manifest, store: ReleaseStore, parts: Parts, costs: Costs, opened: AsyncExitStack
+    ) -> None:
         """Use ``load_release``. ``opened`` closes what is to be closed."""
         self._opened = opened
         self.manifest = manifest
         self.store = store
         self.scorer = parts.scorer
-        self.costs = parts.costs
-        self.anytime = Anytime(parts.scorer, manifest.ladder, parts.costs)
+        self.costs = costs
+        self.anytime = Anytime(parts.scorer, manifest.ladder, costs)
         self.towers = parts.towers
         self.fallback_user = parts.fallback_user
         self.retrieval = parts.retrieval
@@ -96,7 +99,11 @@ class Parts:
             raise ReleaseError(f"{folder}: has no fallback user, and users nothing is known of need one")
         self.fallback_user: UserRow = row
         self.retrieval = open_retrieval(folder, manifest)
-        self.costs = warm_up(self.scorer, manifest, item_row_kinds, self.fallback_user, self.retrieval)
+        self._kinds = item_row_kinds
+
+    def measure_costs(self, manifest: Manifest) -> Costs:
+        """First estimates, by the engine that has been trusted by now."""
+        return warm_up(self.scorer, manifest, self._kinds, self.fallback_user, self.retrieval)
 
 
 async def load_release(
@@ -151,4 +158,5 @@ async def _load(settings: Settings, folder: Path, run: Runner, max_hashed_bytes:
         found = await check_golden(folder, manifest, store=store, scorer=parts.scorer, tolerance=tolerance, run=run)
         fields = {"release": manifest.release, "golden_difference": found, "engine": parts.scorer.native.engine}
         logger.info("release loaded", extra={"fields": fields})
-        return LoadedRelease(manifest, store, parts, opened.pop_all())
+        costs = await run(parts.measure_costs, manifest)
+        return LoadedRelease(manifest, store, parts, costs, opened.pop_all())

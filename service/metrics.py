@@ -196,6 +196,8 @@ class Metrics:
         before = self._served.pop(role, None)
         if before is not None:
             self._release_info.labels(before.model, before.release, role).set(0)
+            for engine in get_args(Engine):
+                self._engine.labels(engine, role).set(0)
             if role == "current":
                 self._release_age.set(math.nan)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -44,14 +45,29 @@ class NativeScorers:
         """Set once the native scorer was installed, asked for, and refused."""
         if choice == "onnx":
             return
-        try:
-            from ranktower_native import NativeError, NativeScorer, read_scorer
-        except ImportError:
+        if find_spec("ranktower_native") is None:
             return
         try:
-            self._by_kind = {kind: NativeScorer(*read_scorer(folder / SCORERS[kind])) for kind in set(kinds)}
+            from ranktower_native import NativeError
+        except ImportError as error:
+            self._refuse("unsupported", f"cannot be imported: {error}")
+            return
+        try:
+            self._by_kind = {kind: self._open(folder / SCORERS[kind], manifest, kind) for kind in set(kinds)}
         except NativeError as error:
             self._refuse("unsupported", str(error))
+
+    def _open(self, path: Path, manifest: Manifest, kind: RowKind) -> NativeScorer:
+        """The scorer of the graph in ``path``; NativeError if it is not of the release's rows."""
+        from ranktower_native import NativeError, NativeScorer, ScorerShape, read_scorer
+
+        shape, constants = read_scorer(path)
+        of = manifest.shape
+        sizes = (of.num_user_heads, of.num_item_heads, of.width, of.attention_width)
+        rows = ScorerShape(*sizes, manifest.row_dtype == "float16", kind == "projected", shape.activation)
+        if shape != rows:
+            raise NativeError(f"{path}: is of {shape}, the release's rows of {rows}")
+        return NativeScorer(shape, constants)
 
     @property
     def engine(self) -> Engine:
@@ -70,6 +86,8 @@ class NativeScorers:
             values = layout.values(rows)
             start = values.shape[1] // 2
             values[0], values[1], values[2, start], values[3, -1] = 0, 1e-7, np.nan, np.inf
+            if layout.dtype == "float32":  # its square is infinite
+                values[4, start] = 1e30
             user = _random_rows(users, 1, random)
             self.compare(user, layout, rows, reference(user, layout, rows))
 

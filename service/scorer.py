@@ -89,7 +89,7 @@ class Scorer:
         return self._run(self._levels[level], self._users.values(user), self._embeddings.values(items))
 
     def explain(self, user: UserRow, layout: RowLayout, items: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """``scores [N]`` as ``score`` gives them, at most ``BLOCK``, and what they are made of.
+        """``scores [N]`` as ``score_reference`` gives them, at most ``BLOCK``, and what they are made of.
 
         Returns:
             besides the scores the softmax weights of both branches, ``user_attention [Hu, Hi, N]`` (over Hi) and

@@ -118,9 +118,10 @@ class ScorerSettings(Section):
             return
         try:
             from ranktower_native import NativeError, paths
-        except ImportError:
+        except ImportError as error:
             raise ConfigError(
-                "scorer.engine: is native, and the package ranktower-native is not installed (install it, or set auto)"
+                "scorer.engine: is native, and the package ranktower-native is not installed or cannot be imported"
+                f" ({error}); install it, or set auto"
             ) from None
         try:
             paths()

@@ -1,5 +1,5 @@
-// The fused scorer: a block of candidates, one a lane, goes from stored rows to scores without leaving the first-level
-// cache. The formulas are those of model_export/scorer_graph.py, and so are the names: equations 7 to 13 of the paper
+// The fused scorer: a block of candidates, one a lane, goes from stored rows to scores without leaving the nearest
+// caches. The formulas are those of model_export/scorer_graph.py, and so are the names: equations 7 to 13 of the paper
 // with LayerNorm's output never made. Included once by each path.
 #pragma once
 
@@ -240,7 +240,8 @@ RT_INLINE void normalize(const Lanes* x, int d, const float* of_square, const fl
   for (int h = 0; h < kCount; ++h) {
     const Lanes inverse = inverse_root(square[h] * of_square[0] + epsilon);
     const Lanes squared_length = (weighted[h] * inverse + own[h]) * inverse + bias_square;
-    norms[h] = {inverse, inverse_root(larger(squared_length, all(tiny))), others[h] * inverse};
+    // In this order: of NaN and a number the second counts, and NaN must not become one.
+    norms[h] = {inverse, inverse_root(larger(all(tiny), squared_length)), others[h] * inverse};
   }
 }
 
@@ -336,6 +337,7 @@ struct Prefetch {
     for (int count = 0; count < kLanes / 4 && next < end; ++count) {
       const char* const row = row_of(request, next++);
       for (int byte = 0; byte < num_bytes; byte += 64) __builtin_prefetch(row + byte, 0, 2);
+      __builtin_prefetch(row + num_bytes - 1, 0, 2);
     }
   }
 };

@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-enum { RT_ABI_VERSION = 1 };
+enum { RT_ABI_VERSION = 2 };
 
 // Bytes in front of each row's values: the release's tag, checked when rows are looked up.
 enum { RT_TAG_BYTES = 8 };

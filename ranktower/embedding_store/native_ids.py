@@ -33,11 +33,9 @@ def open_index(
 ) -> IdIndex:
     """The index of one table: the native one where it is wanted and can be had; see ``IdIndex``."""
     if native and find_spec("ranktower_native") is not None:
-        from ranktower_native import NativeError
-
         try:
             return NativeIdIndex(keys, slots, rows=rows, tag=tag)
-        except NativeError as error:
+        except (ImportError, RuntimeError) as error:  # of which NativeError is one
             logger.warning("ids are looked up in Python", extra={"fields": {"detail": str(error)}})
     return IdIndex(keys, slots, rows=rows, tag=tag)
 

@@ -17,6 +17,7 @@ from ranktower.embedding_store.local import LocalTable
 from ranktower.errors import ConfigError
 from ranktower.release import read_manifest, write_manifest
 from ranktower.verification import hash_file
+from service.metrics import Metrics
 from service.scorer import Scorer
 from service.settings import ScorerSettings
 
@@ -92,8 +93,9 @@ def test_both_engines_answer_with_the_same_scores(built: Any, start_server: Call
     [
         ({"activation": "relu"}, "disagrees", "scores differ from ONNX Runtime's by"),
         ({"version": 2}, "unsupported", "scorer of version 2, known is 1"),
-        ({"user_heads": 17}, "unsupported", "not possible here"),
-        ({"width": 31}, "unsupported", "u_query: shape (32, 32), expected (31, 32)"),
+        ({"user_heads": 17}, "unsupported", "user_heads: must be an integer from 1 to 16, got 17"),
+        ({"user_heads": 5}, "unsupported", "the release's rows of"),
+        ({"is_float16": "x"}, "unsupported", "is_float16: must be true or false, got 'x'"),
         ({"activation": "tanh"}, "unsupported", "activation: must be one of silu, relu, gelu, got 'tanh'"),
         ({}, "unsupported", "export the model again"),
     ],
@@ -165,3 +167,13 @@ def test_without_the_package_onnx_runtime_scores(built: Any, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "ranktower_native", None)
     scorer = Scorer(built.folder, built.manifest, ROW_KINDS)
     assert (scorer.native.engine, scorer.native.refusal) == ("onnx", None)
+
+
+def test_the_engine_of_a_role_that_serves_nothing_is_none(built: Any) -> None:
+    metrics = Metrics()
+    scorer = Scorer(built.folder, built.manifest, ROW_KINDS)
+    metrics.serve_release("canary", built.manifest, scorer.native)
+    assert b'ranktower_scorer_engine{engine="native",role="canary"} 1.0' in metrics.render()
+    metrics.serve_nothing("canary")
+    for engine in (b"native", b"onnx"):
+        assert b'ranktower_scorer_engine{engine="%s",role="canary"} 0.0' % engine in metrics.render()

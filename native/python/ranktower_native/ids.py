@@ -128,6 +128,8 @@ class NativeIds:
             self._at, self._tagged if check_tags else None, *given, _address(rows), _address(present),
             ctypes.byref(rejected),
         )  # fmt: skip
+        if num_found < _WRONG_COUNT:
+            raise NativeError("the table is not one that ids can be looked up in")
         return None if num_found == _WRONG_COUNT else Found(rows[:num_found], present[:count], rejected.value)
 
 

@@ -11,7 +11,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 _NAME = "libranktower_native.dylib" if sys.platform == "darwin" else "libranktower_native.so"
 
 
@@ -74,11 +74,20 @@ def library() -> ctypes.CDLL:
     path = Path(__file__).with_name(_NAME)
     try:
         loaded = ctypes.CDLL(str(path))
-    except OSError as error:
+        found = loaded.rt_abi_version()
+    except (OSError, AttributeError) as error:
         raise NativeError(f"{path}: cannot be loaded: {error}") from error
-    found = loaded.rt_abi_version()
     if found != ABI_VERSION:
         raise NativeError(f"{path}: version {found} of the interface, expected {ABI_VERSION}")
+    try:
+        _declare(loaded)
+    except AttributeError as error:
+        raise NativeError(f"{path}: is not the library of this package: {error}") from error
+    return loaded
+
+
+def _declare(loaded: ctypes.CDLL) -> None:
+    """The functions' types; AttributeError where one is missing."""
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     loaded.rt_paths.restype = ctypes.POINTER(ctypes.c_char_p)
     loaded.rt_scorer_open.restype = pointer
@@ -92,7 +101,6 @@ def library() -> ctypes.CDLL:
         find.argtypes = [pointer, pointer, pointer, integer, integer, pointer, pointer, pointer]
     loaded.rt_find_integers.restype = integer
     loaded.rt_find_integers.argtypes = [pointer, pointer, pointer, integer, pointer, pointer, pointer]
-    return loaded
 
 
 def paths() -> list[str]:

@@ -37,10 +37,14 @@ class ScorerShape:
     activation: Activation
 
     def __post_init__(self) -> None:
-        """TypeError or ValueError for what no shape can be; the library knows the upper bounds."""
-        for name in ("user_heads", "item_heads", "width", "attention_width"):
-            if type(getattr(self, name)) is not int:
-                raise TypeError(f"{name}: must be an integer, got {getattr(self, name)!r}")
+        """ValueError for what no shape can be."""
+        for name, most in (("user_heads", 16), ("item_heads", 16), ("width", 256), ("attention_width", 256)):
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= most:
+                raise ValueError(f"{name}: must be an integer from 1 to {most}, got {value!r}")
+        for name in ("is_float16", "is_projected"):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(f"{name}: must be true or false, got {getattr(self, name)!r}")
         if self.activation not in _ACTIVATIONS:
             raise ValueError(f"activation: must be one of {', '.join(_ACTIVATIONS)}, got {self.activation!r}")
 
@@ -86,6 +90,7 @@ class NativeScorer:
         self._score = functions.rt_score
         self._handle = handle
         self._close = weakref.finalize(self, functions.rt_scorer_close, handle)
+        self._close.atexit = False  # a thread may still be scoring then
 
     def score(
         self, user: NDArray[np.uint8], rows: NDArray[np.uint8], chosen: NDArray[np.int64] | None = None
@@ -108,6 +113,8 @@ class NativeScorer:
             raise ValueError(f"rows: shape {rows.shape}, expected (n, {self._item_bytes}), each row contiguous")
         numbers = None
         if chosen is not None:
+            if chosen.ndim != 1 or chosen.dtype.kind not in "iu":
+                raise ValueError(f"chosen: {chosen.dtype.str}, {chosen.ndim} axes; expected integers, one axis")
             chosen = np.ascontiguousarray(chosen, dtype=np.int64)
             numbers = chosen.ctypes.data
         count = len(rows) if chosen is None else len(chosen)

@@ -40,9 +40,9 @@ def main() -> int:
                 wheel = build(machine, tools, Path(folder) / machine)
                 renamed = rename(wheel, tools, Path(folder) / f"{machine}-renamed")
                 kept = Path(shutil.copy(renamed, options.out))
-                print(f"{kept}: {kept.stat().st_size / 1000:.0f} kB")  # noqa: T201
+                sys.stdout.write(f"{kept}: {kept.stat().st_size / 1000:.0f} kB\n")
         except subprocess.CalledProcessError as error:
-            print(f"{error}\n{error.stdout}", file=sys.stderr)  # noqa: T201
+            sys.stderr.write(f"{error}\n{error.stdout}\n")
             return 1
     return 0
 

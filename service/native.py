@@ -38,7 +38,7 @@ class NativeScorers:
     """The native scorers of a release, by the kinds of its items' rows."""
 
     def __init__(self, choice: EngineChoice, folder: Path, manifest: Manifest, kinds: Iterable[RowKind]) -> None:
-        """Open them; none where that is not wanted or not possible. ``trust`` is still to come."""
+        """Open them; none where that is not wanted or not possible. ``try_random`` is still to come."""
         self._release, self._tau = manifest.release, manifest.tau
         self._by_kind: dict[RowKind, NativeScorer] = {}
         self.refusal: NativeRefusal | None = None

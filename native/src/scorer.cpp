@@ -12,17 +12,12 @@
 namespace ranktower {
 namespace {
 
-struct Matrix {
-  int outputs, inputs;
-};
-
-// [inputs, outputs] or, where by_output, [outputs, inputs], to groups.
-void group(const float* from, bool by_output, Matrix size, float* to) {
-  memset(to, 0, sizeof(float) * padded(size.outputs) * size.inputs);
-  for (int out = 0; out < size.outputs; ++out) {
-    for (int in = 0; in < size.inputs; ++in) {
-      const float value = by_output ? from[out * size.inputs + in] : from[in * size.outputs + out];
-      to[(out / kGroup * size.inputs + in) * kGroup + out % kGroup] = value;
+// A matrix [outputs, inputs] to groups.
+void group(const float* from, int outputs, int inputs, float* to) {
+  memset(to, 0, sizeof(float) * padded(outputs) * inputs);
+  for (int out = 0; out < outputs; ++out) {
+    for (int in = 0; in < inputs; ++in) {
+      to[(out / kGroup * inputs + in) * kGroup + out % kGroup] = from[out * inputs + in];
     }
   }
 }
@@ -129,10 +124,11 @@ rt_scorer* rt_scorer_open(const rt_shape* shape, const rt_weights* weights, cons
     next += size;
     return next - size;
   };
-  const auto grouped = [&](const float* from, bool by_output, ranktower::Matrix size) {
-    ranktower::group(from, by_output, size, next);
-    next += (int64_t)padded(size.outputs) * size.inputs;
-    return next - (int64_t)padded(size.outputs) * size.inputs;
+  const auto grouped = [&](const float* from, int outputs, int inputs) {
+    const float* const start = next;
+    ranktower::group(from, outputs, inputs, next);
+    next += (int64_t)padded(outputs) * inputs;
+    return start;
   };
   Model& model = scorer->model;
   model.shape = *shape;
@@ -140,11 +136,11 @@ rt_scorer* rt_scorer_open(const rt_shape* shape, const rt_weights* weights, cons
   for (const float** one : {&w.u_query, &w.u_key, &w.u_value, &w.u_gate}) *one = copied(*one, (int64_t)d * a);
   for (const float** one : {&w.u_of_square, &w.i_of_square, &w.u_of_x, &w.i_of_x}) *one = copied(*one, 2 * d);
   w.weights = copied(w.weights, d);
-  model.u_output = grouped(w.u_output, true, {d, a});
-  model.i_output = grouped(w.i_output, true, {d, a});
+  model.u_output = grouped(w.u_output, d, a);
+  model.i_output = grouped(w.i_output, d, a);
   const float* const projections[4] = {w.i_query, w.i_key, w.i_value, w.i_gate};
   for (int part = 0; part < 4; ++part) {
-    model.project[part] = shape->is_projected ? nullptr : grouped(projections[part], true, {a, d});
+    model.project[part] = shape->is_projected ? nullptr : grouped(projections[part], a, d);
   }
   w.u_output = w.i_output = w.i_query = w.i_key = w.i_value = w.i_gate = nullptr;
   scorer->path = path;

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ranktower_native.library import Ids, NativeError, TaggedRows, library
+from ranktower_native.library import TAG_BYTES, Ids, NativeError, TaggedRows, library
 
 MAX_KEY_BYTES = 256
-TAG_BYTES = 8
 _SLOTS_PER_KEY = 4
 _WORD_BYTES = 8
 _WRONG_COUNT = -1

@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 
 ABI_VERSION = 2
+TAG_BYTES = 8
+"""In front of each row's values: the release's tag."""
 _NAME = "libranktower_native.dylib" if sys.platform == "darwin" else "libranktower_native.so"
 
 
@@ -64,7 +66,7 @@ class TaggedRows(ctypes.Structure):
         ("rows", ctypes.c_void_p),
         ("num_rows", ctypes.c_int64),
         ("row_bytes", ctypes.c_int64),
-        ("tag", ctypes.c_uint8 * 8),
+        ("tag", ctypes.c_uint8 * TAG_BYTES),
     ]
 
 

@@ -12,10 +12,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ranktower_native.library import MATRICES, NUMBERS, NativeError, Shape, Weights, library
+from ranktower_native.library import MATRICES, NUMBERS, TAG_BYTES, NativeError, Shape, Weights, library
 
 Activation = Literal["silu", "relu", "gelu"]
 _ACTIVATIONS: tuple[Activation, ...] = ("silu", "relu", "gelu")
+_ALL_SCORED = -1
 _OF_ITEMS = ("i_query", "i_key", "i_value", "i_gate")
 
 
@@ -85,8 +86,8 @@ class NativeScorer:
             raise NativeError(f"{shape} on path {path or 'the fastest'}: not possible here")
         itemsize = 2 if shape.is_float16 else 4
         of_items = shape.item_heads * (shape.width + (4 * shape.attention_width if shape.is_projected else 0))
-        self._user_bytes = _TAG_BYTES + itemsize * shape.user_heads * shape.width
-        self._item_bytes = _TAG_BYTES + itemsize * of_items
+        self._user_bytes = TAG_BYTES + itemsize * shape.user_heads * shape.width
+        self._item_bytes = TAG_BYTES + itemsize * of_items
         self._score = functions.rt_score
         self._handle = handle
         self._close = weakref.finalize(self, functions.rt_scorer_close, handle)
@@ -106,6 +107,8 @@ class NativeScorer:
             ValueError: an array has another shape, or bytes that are not next to each other.
             IndexError: a row number is out of range.
         """
+        if user.dtype != np.uint8 or rows.dtype != np.uint8:
+            raise ValueError(f"user and rows: {user.dtype.str} and {rows.dtype.str}; expected bytes")
         if user.shape != (1, self._user_bytes) or not user.flags.c_contiguous:
             raise ValueError(f"user: shape {user.shape}, expected (1, {self._user_bytes}), contiguous")
         is_apart = rows.size and (rows.strides[1] != 1 or rows.strides[0] < 0)
@@ -128,10 +131,6 @@ class NativeScorer:
         if wrong != _ALL_SCORED:
             raise MemoryError("no memory for the scorer's workspace")
         return scores
-
-
-_TAG_BYTES = 8
-_ALL_SCORED = -1
 
 
 def _array(constants: Mapping[str, NDArray[Any]], name: str, size: tuple[int, ...] | None) -> NDArray[np.float32]:

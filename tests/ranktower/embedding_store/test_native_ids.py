@@ -325,4 +325,4 @@ def test_a_library_that_cannot_be_loaded_leaves_the_lookup_to_python(
     assert index.find(["3", 12])[0].tolist() == [3]
     (record,) = caplog.records
     assert (record.levelname, record.message) == ("WARNING", "ids are looked up in Python")
-    assert "wrong ELF class" in record.fields["detail"]  # type: ignore[attr-defined]
+    assert "wrong ELF class" in vars(record)["fields"]["detail"]

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SignalHandler = Callable[[int, FrameType | None], None]
+
 # What ``--option`` sets, by section and key.
 _OPTIONS: dict[str, tuple[str, str]] = {
     "registry": ("release", "registry"),
@@ -58,19 +60,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.config.dictConfig(log_config(settings.log.level))
     check_keys(settings)
     tracing_is_asked_for(os.environ)  # raises here, not in each worker, where it cannot be had
-    listener = _listen(settings)
-    _on_stop_signals(_stop_at_once)
-    with listener, tempfile.TemporaryDirectory(prefix="ranktower-workers-") as folder:
+    folder = tempfile.TemporaryDirectory(prefix="ranktower-workers-")
+    stop_at_once = partial(_stop_at_once, folder)
+    _on_stop_signals(stop_at_once)
+    with folder, _listen(settings) as listener:
         host, port = listener.getsockname()[:2]
         fields = {"host": host, "port": port, "workers": settings.http.workers, "model": settings.release.model}
         logger.info("listening", extra={"fields": fields})
-        status = _run(settings, listener, folder)
+        status = _run(settings, listener, folder.name, stop_at_once)
     if status == 0:
         logger.info("stopped")
     return status
 
 
-def _run(settings: Settings, listener: socket.socket, shared_folder: str) -> int:
+def _run(settings: Settings, listener: socket.socket, shared_folder: str, stop_at_once: SignalHandler) -> int:
     """Serve until told to stop; the exit status. One that cannot start has said why in the log."""
     config = uvicorn.Config(
         partial(_create_server, settings),
@@ -98,7 +101,7 @@ def _run(settings: Settings, listener: socket.socket, shared_folder: str) -> int
     def stop(number: int, frame: FrameType | None) -> None:
         # uvicorn raises the signal again once it has drained, and a service that stopped as asked exits with 0.
         if not server.started:
-            _stop_at_once(number, frame)
+            stop_at_once(number, frame)
 
     _on_stop_signals(stop)
     server.run(sockets=[listener])  # exits by itself where it cannot start
@@ -123,12 +126,17 @@ def _share_with_workers(folder: str) -> None:
     os.environ[SHARED_FOLDER_ENV] = folder
 
 
-def _stop_at_once(number: int, frame: FrameType | None) -> None:
-    """What a stop signal does before the server listens to signals itself: there is nothing to drain yet."""
-    raise SystemExit(0)
+def _stop_at_once(folder: tempfile.TemporaryDirectory[str], number: int, frame: FrameType | None) -> None:
+    """What a stop signal does before the server listens to signals itself: there is nothing to drain yet.
+
+    It does not raise ``SystemExit``: where the signal arrives inside a destructor or a weak reference's callback, which
+    imports and the start of a loop run by the dozen, Python ignores what is raised, and the signal would be lost.
+    """
+    folder.cleanup()
+    os._exit(0)
 
 
-def _on_stop_signals(handler: Callable[[int, FrameType | None], None]) -> None:
+def _on_stop_signals(handler: SignalHandler) -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, handler)
 

@@ -125,6 +125,28 @@ def test_a_signal_right_after_the_start_stops_it_too(release: Any, tmp_path: Pat
         assert process.wait(timeout=20) == 0
 
 
+def test_a_signal_inside_a_destructor_is_not_lost(tmp_path: Path) -> None:
+    # Python ignores what is raised there; a server that was starting then stayed.
+    program = f"""
+import os, signal, tempfile
+from functools import partial
+from service import serve
+
+serve._on_stop_signals(partial(serve._stop_at_once, tempfile.TemporaryDirectory(dir={str(tmp_path)!r})))
+
+class Dying:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+Dying()
+print("lost")
+"""
+    command = [sys.executable, "-c", program]
+    stopped = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (stopped.returncode, stopped.stdout, stopped.stderr) == (0, "", "")
+    assert not list(tmp_path.iterdir())
+
+
 def can_connect(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()

@@ -2,9 +2,9 @@
 
 Run: ``taskset -c 1 python benchmarks/id_lookup.py``; it needs 5 GB of memory and the package ranktower-native. The
 result goes to ``benchmarks/results/id_lookup-<date>.json``; all times are medians in microseconds. As in a service, a
-call has ids of its own, which orjson has just made, after 8 MiB were written so that caches are full of other things,
-and the tables are mapped files. Alternatives are measured in turns, so that their ratio holds on a machine with other
-work.
+call has ids of its own, which orjson has just made (or their JSON, where that is what is read), after 8 MiB were
+written so that caches are full of other things, and the tables are mapped files. Alternatives are measured in turns, so
+that their ratio holds on a machine with other work.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ import id_variants as variants
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from ranktower_native import join_ids
 from result_file import write_result
 
 from ranktower.embedding_store.ids import IdIndex, key_tails, padded_words, wanted_integers
+from ranktower.embedding_store.joined_ids import JoinedIds
 from ranktower.embedding_store.native_ids import NativeIdIndex
 from ranktower.embedding_store.slots import WINDOW, SlotTable, build_slots, key_words
 
@@ -36,6 +38,7 @@ _SWEEP = np.zeros(1 << 20)
 _NATIVE = "native (kept, where installed)"
 _SLOTS = "slots (kept)"
 _NONE_STORED = "slots, none of the ids stored"
+_NATIVE_JSON = "native, from the request's JSON (kept, where installed)"
 _NATIVE_NONE_STORED = "native, none of the ids stored"
 
 
@@ -70,6 +73,9 @@ def _measure(keys: NDArray[Any]) -> dict[str, Any]:
 
             def ids(call: str, size: int = size) -> Callable[[], Any]:
                 drawn = _python_ids(keys[generator.integers(0, len(keys), size)])
+                if call == _NATIVE_JSON:
+                    body = orjson.dumps(drawn)
+                    return lambda: body
                 return _parsing([_not_stored(one) for one in drawn] if "none of the ids" in call else drawn)
 
             def digits(call: str, size: int = size) -> Callable[[], Any]:
@@ -95,8 +101,14 @@ def _whole_lookups(keys: NDArray[Any], slots: NDArray[np.uint64]) -> Calls:
         converted = variants.integers_by_set_and_array(ids) if is_integer else variants.strings_by_split(ids, width)
         return search(key_words(converted))
 
+    def from_json(body: bytes) -> object:
+        array = join_ids(body, 0)
+        assert array is not None, "strings and integers"
+        return native.find(JoinedIds(array.joined, array.num_ids, list))
+
     return {
         _NATIVE: native.find,
+        _NATIVE_JSON: from_json,
         _NATIVE_NONE_STORED: native.find,
         _SLOTS: index.find,
         _NONE_STORED: index.find,

@@ -52,16 +52,15 @@ def obstacles(missed: Sequence[Target], peers_result: Any, stages_result: Any) -
     """What stands between the throughput and a multiple of a peer's that was not reached."""
     spent = stages_result["stages"]["local"]["1000"]
     parts = parts_us(spent)
-    around = spent["cpu_us"] - parts["score"] - parts["gather"] - parts["find"]
+    around = spent["cpu_us"] - parts["score"] - parts["fetch"]
     leaves = []
     for target in missed:
         peer = peers_result["throughput"][target.peer]["requests_per_s"]
         leaves.append(f"{1e6 / (target.bound * peer):,.0f} µs ({target.what.removeprefix('throughput to ')})")
     return (
-        f"What stands in the way: a request takes {spent['cpu_us']:,.0f} µs of the core, of which scoring takes"
-        f" {parts['score']:,.0f}, gathering rows from memory {parts['gather']:,.0f}, finding ids {parts['find']:,.0f}"
-        f" and everything else {around:,.0f}. The multiples not reached would leave it {', '.join(leaves)}; scoring and"
-        f" gathering alone are {parts['score'] + parts['gather']:,.0f}. The operators' own shares stand below."
+        f"What stands in the way: a request takes {spent['cpu_us']:,.0f} µs of the core, of which reading and scoring"
+        f" rows takes {parts['score']:,.0f}, finding ids {parts['fetch']:,.0f} and everything else {around:,.0f}. The"
+        f" multiples not reached would leave it {', '.join(leaves)}."
     )
 
 
@@ -78,28 +77,21 @@ def peers(result: Any) -> str:
 
 def stages(result: Any) -> str:
     """Where the time of a request goes."""
-    names = {
-        "framework": "framework", "parse": "parse", "find": "id lookup", "gather": "gather", "score": "score",
-        "serialize": "serialize",
-    }  # fmt: skip
     blocks = [
         "One connection. Stages are the service's own histograms; framework is the processor time of its process that"
-        " no"
-        " stage counts: the HTTP protocol, the sockets and the event loop. The service times id lookup and gather"
-        " together; they are split as the two are to each other alone, with the caches full of other things. From"
-        " Redis,"
-        " fetch is a time of waiting, its framework is the local store's, and the work of the fetch is in the last"
-        " column but one.",
+        " no stage counts: the HTTP protocol, the sockets and the event loop. Fetch is the lookup of ids: the scorer"
+        " reads the rows where they are. From Redis it is a time of waiting, with its work in the last column but one,"
+        " and the framework is the local store's.",
         "![Parts of a request](images/request_stages.svg)",
     ]
     for store, by_size in result["stages"].items():
         rows = []
         for size, found in by_size.items():
             parts = parts_us(found)
-            cells = [f"{parts[part]:.0f}" if part in parts else "" for part in names]
-            fetch, own = f"{found['fetch_us']:.0f}", f"{found.get('fetch_cpu_us', found['fetch_us']):.0f}"
-            rows.append([f"{int(size):,}", *cells, fetch, own, f"{found['cpu_us']:.0f}"])
-        head = ["candidates", *names.values(), "fetch", "fetch, processor", "processor, all"]
+            own = found.get("fetch_cpu_us", found["fetch_us"])
+            cells = [f"{us:.0f}" for us in (*parts.values(), own, found["cpu_us"])]
+            rows.append([f"{int(size):,}", *cells])
+        head = ["candidates", *parts, "fetch, processor", "processor, all"]
         blocks.append(f"{store}, microseconds a request:\n\n{table(head, rows)}")
     neither = result["stages"]["local"]["1000"]["neither_us"]
     blocks.append(f"Neither fetch nor score, local store, 1,000 candidates: {neither:.0f} µs.")
@@ -223,7 +215,7 @@ def catalogue(result: Any) -> str:
     text = (
         "Simulated rows. The tables were read once from end to end and requests sent until the rate no longer rose:"
         " this"
-        " is a catalogue in memory, not a cold start. Score grows too where the gathered rows come from memory and not"
+        " is a catalogue in memory, not a cold start. Score grows too where the rows come from memory and not"
         " from the caches."
     )
     picture = "![Throughput against items](images/catalogue_growth.svg)"

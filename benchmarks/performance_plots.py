@@ -14,10 +14,8 @@ from matplotlib.figure import Figure
 _PARTS: dict[str, tuple[str, str]] = {
     "framework": ("framework", "#9a9a9a"),
     "parse": ("parse and validate", "#9ecae1"),
-    "find": ("id lookup", "#fdae6b"),
-    "gather": ("gather", "#e6550d"),
-    "fetch": ("fetch (waiting included)", "#a63603"),
-    "score": ("score", "#1f6fb4"),
+    "fetch": ("look ids up (in Redis: wait for rows)", "#fdae6b"),
+    "score": ("read rows and score", "#1f6fb4"),
     "serialize": ("serialize", "#74c476"),
 }
 _COLOURS = {"local": "#1f6fb4", "Redis": "#c0392b"}
@@ -44,16 +42,8 @@ def draw_stages(result: dict[str, Any], path: Path) -> None:
 
 
 def parts_us(found: dict[str, float]) -> dict[str, float]:
-    """Microseconds of a request by part. The service's fetch is split as id lookup and gather alone are to each other;
-    from Redis it stays whole."""
-    parts = {"framework": max(found["framework_us"], 0.0), "parse": found["parse_us"]}
-    if "find_alone_us" in found:
-        alone = found["find_alone_us"] + found["gather_alone_us"]
-        parts["find"] = found["fetch_us"] * found["find_alone_us"] / alone
-        parts["gather"] = found["fetch_us"] * found["gather_alone_us"] / alone
-    else:
-        parts["fetch"] = found["fetch_us"]
-    return parts | {"score": found["score_us"], "serialize": found["serialize_us"]}
+    """Microseconds of a request by part."""
+    return {part: max(found[f"{part}_us"], 0.0) for part in _PARTS}
 
 
 def draw_graph(variants: dict[str, Any], path: Path) -> None:

@@ -3,9 +3,8 @@
 Run: ``python benchmarks/request_stages.py``. Needs wrk, a redis-server and two cores. The service has one core; the
 generator and Redis have the other. One connection sends its next request once the last is answered. The stages are the
 service's own histograms, the processor time is that of its process, and what no stage counts is called framework: the
-HTTP protocol, the sockets and the event loop. Id lookup and gather are one stage of the service; their shares are
-taken from the same calls in this process, with other ids each time and the caches full of other things. The result
-goes to ``benchmarks/results/request_stages-<date>.json``.
+HTTP protocol, the sockets and the event loop. Fetch is the lookup of the ids, for the scorer reads the rows where they
+are, and of Redis the wait for it too. The result goes to ``benchmarks/results/request_stages-<date>.json``.
 """
 
 from __future__ import annotations
@@ -16,9 +15,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import load
-import numpy as np
-import orjson
-from numpy.typing import NDArray
 from redis_run import RunningRedis, fill_redis, redis_server
 from result_file import write_result
 from service_run import (
@@ -34,18 +30,13 @@ from service_run import (
     stage_microseconds,
     take_cores,
 )
-from timing import in_turns
 
 from offline.bench.requests import random_requests
-from ranktower.embedding_store.codec import SIDES, Side
-from ranktower.embedding_store.local import LocalTable
-from ranktower.release import TABLES
 
 CANDIDATES = (10, 100, 1000, 10_000)
 NAMES = ("local", "local, string ids", "local, embedding rows", "Redis")
 STAGES = ("parse", "fetch", "score", "serialize")
 _REQUESTS = {10: 500, 100: 500, 1000: 200, 10_000: 50}
-_SWEPT = np.zeros(1 << 20)  # 8 MiB
 
 
 def main() -> None:
@@ -54,7 +45,6 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200_000, help="users and items stored")
     parser.add_argument("--seconds", type=int, default=2, help="of each run")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=200, help="of the lookup and the gather")
     add_core_options(parser)
     options = parser.parse_args()
     cores = take_cores(options)
@@ -71,8 +61,6 @@ def main() -> None:
     for name in NAMES:
         for size in CANDIDATES:
             figures[name][str(size)] |= _rest(figures, name, str(size))
-            if name != "Redis":
-                figures[name][str(size)] |= _split_fetch(releases[name], size, options.repeats)
     settings = {"num_rows": options.rows, "seconds": options.seconds, "rounds": options.rounds}
     settings |= {"server_core": cores.server, "generator_core": cores.generator}
     write_result("request_stages", settings | {"stages": figures}, "numpy", "onnxruntime", "uvicorn", "redis")
@@ -124,32 +112,6 @@ def _rest(figures: dict[str, Any], name: str, size: str) -> dict[str, float]:
         "framework_us": round(of["cpu_us"] - sum(of[f"{stage}_us"] for stage in STAGES), 1),
         "neither_us": round(of["cpu_us"] - of["fetch_us"] - of["score_us"], 1),
     }
-
-
-def _split_fetch(release: Release, size: int, repeats: int) -> dict[str, float]:
-    """Median microseconds of the ids' rows being found, and of the rows being taken and their tags checked."""
-    tables = {side: LocalTable(release.folder / TABLES[side], release.manifest.layout(side)) for side in SIDES}
-    requests = random_requests(release.folder, num_candidates=size, num_bodies=min(repeats, 200)).bodies
-    found: dict[Side, tuple[NDArray[np.int64], NDArray[np.bool_]]] = {}
-
-    def sweep(turn: int) -> None:
-        np.add(_SWEPT, 1.0, out=_SWEPT)
-
-    def parse(turn: int) -> None:
-        asked.update(orjson.loads(requests[turn % len(requests)]))
-
-    def find(turn: int) -> None:
-        found["user"] = tables["user"].find([asked["user_id"]])
-        found["item"] = tables["item"].find(asked["candidate_ids"])
-
-    def gather(turn: int) -> None:
-        for side, (positions, present) in found.items():
-            table = tables[side]
-            table.layout.reject(table.rows_at(positions), present, num_stored=len(positions))
-
-    asked: dict[str, Any] = {}
-    times = in_turns({"sweep": sweep, "parse": parse, "find": find, "gather": gather}, repeats)
-    return {f"{name}_alone_us": times[name]["median_us"] for name in ("find", "gather")}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +22,11 @@ class CandidateRows:
         """No candidate is present in two of the parts."""
         self._parts = parts
         self.num_candidates = num_candidates
-        self._ends = np.cumsum([len(part) for part in parts])
+        self._ends = list(accumulate(map(len, parts)))
 
     def __len__(self) -> int:
         """Number of rows: k."""
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return self._ends[-1] if self._ends else 0
 
     @property
     def num_rejected(self) -> int:
@@ -48,7 +49,7 @@ class CandidateRows:
             return
         rows = np.arange(len(self))[chosen] if isinstance(chosen, slice) else chosen
         owners = np.searchsorted(self._ends, rows, side="right")
-        starts = self._ends - [len(part) for part in self._parts]
+        starts = [0, *self._ends]
         for owner in np.unique(owners).tolist():
             places = np.flatnonzero(owners == owner)
             yield self._parts[owner], rows[places] - starts[owner], places

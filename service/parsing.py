@@ -7,12 +7,14 @@ it is missing like any other unknown id and does not cost the other candidates t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from ranktower.embedding_store.joined_ids import JoinedIds
+from service.candidate_text import split_candidates
 from service.errors import MalformedError, TooManyCandidatesError
 from service.settings import Settings
 
@@ -45,7 +47,7 @@ class Query:
 class ScoreQuery(Query):
     """Body of ``POST /v1/score`` and ``POST /v1/explain``."""
 
-    candidate_ids: list[Id]
+    candidate_ids: Sequence[Id]
     levels: bool = False
     """Of ``POST /v1/explain`` alone."""
 
@@ -54,7 +56,7 @@ class ScoreQuery(Query):
 class RankQuery(Query):
     """Body of ``POST /v1/rank``. Without ``candidate_ids``, ``num_candidates`` are retrieved."""
 
-    candidate_ids: list[Id] | None = None
+    candidate_ids: Sequence[Id] | None = None
     num_candidates: int = DEFAULT_NUM_CANDIDATES
     top_k: int | None = None
 
@@ -66,7 +68,7 @@ def parse_score(body: bytes, settings: Settings) -> ScoreQuery:
         MalformedError: not JSON, an unknown or absent field, a wrong type or value; names the field.
         TooManyCandidatesError: more than ``limits.max_candidates``.
     """
-    return _parse_score(load_object(body, _SCORE_FIELDS), settings, settings.limits.max_candidates)
+    return _parse_score(_load_with_candidates(body, _SCORE_FIELDS), settings, settings.limits.max_candidates)
 
 
 def parse_explain(body: bytes, settings: Settings) -> ScoreQuery:
@@ -85,7 +87,7 @@ def _parse_score(content: Mapping[str, Any], settings: Settings, limit: int) -> 
 
 def parse_rank(body: bytes, settings: Settings) -> RankQuery:
     """As ``parse_score``, for ``POST /v1/rank``."""
-    content = load_object(body, _RANK_FIELDS)
+    content = _load_with_candidates(body, _RANK_FIELDS)
     limit = settings.limits.max_candidates
     candidates = content.get("candidate_ids")
     num_candidates = _count(content, "num_candidates", limit)
@@ -127,6 +129,21 @@ def load_object(body: bytes, fields: frozenset[str]) -> dict[str, Any]:
     return content
 
 
+def _load_with_candidates(body: bytes, fields: frozenset[str]) -> dict[str, Any]:
+    """As ``load_object``; the candidates are ``JoinedIds`` where they can be."""
+    split = split_candidates(body)
+    if split is not None:
+        rest, candidates = split
+        try:
+            content = load_object(rest, fields)
+        except MalformedError:
+            pass  # the whole body's error names places in the whole body
+        else:
+            if content.get("candidate_ids", candidates) is None:
+                return content | {"candidate_ids": candidates}
+    return load_object(body, fields)
+
+
 def _required(content: Mapping[str, Any], field: str) -> Any:
     if field not in content:
         raise MalformedError(f"{field}: required")
@@ -140,12 +157,12 @@ def _user_id(content: Mapping[str, Any]) -> Id:
     return value
 
 
-def _candidates(values: Any, limit: int) -> list[Id]:
-    if type(values) is not list:
+def _candidates(values: Any, limit: int) -> Sequence[Id]:
+    if type(values) is not list and type(values) is not JoinedIds:
         raise MalformedError(f"candidate_ids: must be a list, not {kind_of(values)}")
     if len(values) > limit:
         raise TooManyCandidatesError(f"candidate_ids: {len(values)} candidates, at most {limit} are accepted")
-    kinds = set(map(type, values))
+    kinds = {str} if type(values) is JoinedIds else set(map(type, values))
     if not kinds <= {str, int}:
         index = next(i for i, value in enumerate(values) if type(value) not in (str, int))
         raise MalformedError(f"candidate_ids[{index}]: {_no_id(values[index])}")

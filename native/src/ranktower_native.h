@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-enum { RT_ABI_VERSION = 2 };
+enum { RT_ABI_VERSION = 3 };
 
 // Bytes in front of each row's values: the release's tag, checked when rows are looked up.
 enum { RT_TAG_BYTES = 8 };
@@ -104,6 +104,13 @@ RT_API int64_t rt_find_integers(const rt_ids* ids, const rt_tagged_rows* rows, c
 // list: Python's integers in a list, as version 2 of its marshal module writes them; -1 also where one is no int64.
 RT_API int64_t rt_find_marshalled(const rt_ids* ids, const rt_tagged_rows* rows, const char* list, int64_t num_bytes,
                                   int64_t n, int64_t* chosen, uint8_t* present, int64_t* num_rejected);
+
+// The ids of the JSON array that begins at `start`, as rt_find_texts takes them. joined: room for num_bytes - start bytes;
+// num_joined and num_ids: of what was written. Returns the offset behind the array, or -1 if it is no array or may hold
+// something else than strings of ASCII without escapes and integers of up to 18 digits; what was written means nothing
+// then. An array of none is left as well.
+RT_API int64_t rt_join_ids(const char* json, int64_t num_bytes, int64_t start, char* joined, int64_t* num_joined,
+                           int64_t* num_ids);
 
 #ifdef __cplusplus
 }

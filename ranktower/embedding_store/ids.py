@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranktower.embedding_store.codec import TAG_SIZE
+from ranktower.embedding_store.joined_ids import JoinedIds
 from ranktower.embedding_store.slots import WORD_BYTES, SlotTable
 from ranktower.errors import DataError
 
@@ -56,6 +57,8 @@ def _canonical_text(one: object) -> str:
 
 def encode_ids(ids: Sequence[object]) -> list[bytes]:
     """UTF-8 of the canonical form of each id; empty for what is no id. The length is not limited."""
+    if isinstance(ids, JoinedIds):
+        return ids.encoded()
     if list(map(type, ids)).count(int) == len(ids):
         try:
             return [b"%d" % one for one in ids]  # type: ignore[str-format]  # all are int

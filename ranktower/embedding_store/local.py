@@ -9,14 +9,14 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ranktower.embedding_store.codec import RowLayout, Rows, Side
+from ranktower.embedding_store.codec import TAG_SIZE, RowLayout, Rows, Side
 from ranktower.embedding_store.durable import write_file
 from ranktower.embedding_store.ids import MAX_ID_BYTES
 from ranktower.embedding_store.native_ids import open_index
@@ -59,8 +59,9 @@ class LocalTable:
         """The rows of ``ids``; see ``ranktower.embedding_store.ids`` for which ids are the same."""
         if len(ids) == 1:  # a request's user
             row = self._index.find_one(ids[0])
-            raw = self._rows[:0] if row is None else self._rows[row : row + 1]
-            return self.layout.reject(raw, np.array([row is not None]), num_stored=len(raw))
+            if row is not None and self._rows[row, :TAG_SIZE].tobytes() == self.layout.tag:
+                return Rows(self.layout, self._rows[row : row + 1], np.ones(1, dtype=np.bool_))
+            return replace(self.layout.no_rows(1), num_rejected=int(row is not None))
         positions, present = self._index.find(ids)
         return self.layout.reject(self._rows.take(positions, axis=0), present, num_stored=len(positions))
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ranktower.embedding_store.codec import TAG_SIZE
 from ranktower.embedding_store.ids import IdIndex, encode_ids
+from ranktower.embedding_store.joined_ids import JoinedIds
 
 if TYPE_CHECKING:
     from ranktower_native import Found
@@ -72,6 +73,10 @@ class NativeIdIndex(IdIndex):
         return int(rows[0]) if len(rows) else None
 
     def _found(self, ids: Sequence[object], *, check_tags: bool = False) -> Found:
+        if isinstance(ids, JoinedIds):
+            found = self._native.find_texts(ids.joined, len(ids), check_tags=check_tags)
+            assert found is not None, "no NUL is in an id"
+            return found
         if len(ids) and type(ids[0]) is int:
             found = self._native.find_integer_list(ids if type(ids) is list else list(ids), check_tags=check_tags)
             if found is not None:

@@ -27,7 +27,7 @@ def stage(**others: float) -> dict[str, float]:
 
 def stages_result() -> dict[str, Any]:
     sizes = ("10", "1000")
-    local = {size: stage(find_alone_us=30.0, gather_alone_us=10.0) for size in sizes}
+    local = {size: stage() for size in sizes}
     stores: dict[str, Any] = dict.fromkeys(("local", "local, string ids", "local, embedding rows"), local)
     return PLACE | {"stages": stores | {"Redis": {size: stage(fetch_cpu_us=120.0) for size in sizes}}}
 
@@ -44,18 +44,17 @@ def test_a_page_without_results_says_what_makes_them() -> None:
     assert text.count("no result yet") == len(TARGETS)
 
 
-def test_the_fetch_is_split_as_its_two_parts_are_alone() -> None:
-    parts = parts_us(stage(find_alone_us=30.0, gather_alone_us=10.0))
-    assert (parts["find"], parts["gather"]) == (pytest.approx(150.0), pytest.approx(50.0))
-    assert sum(parts.values()) == pytest.approx(1000.0)
-    assert "find" not in parts_us(stage())
+def test_the_parts_of_a_request_are_all_of_its_time() -> None:
+    assert sum(parts_us(stage()).values()) == pytest.approx(1000.0)
+    assert min(parts_us(stage(framework_us=-3.0)).values()) == 0
 
 
 def test_the_stages_stand_in_the_order_of_a_request() -> None:
     text = stages(stages_result())
-    assert "| 1,000 | 150 | 100 | 150 | 50 | 500 | 50 | 200 | 200 | 1000 |" in text
-    # Of Redis the lookup is no part of the service's, and the fetch's own work is less than its waiting.
-    assert "| 1,000 | 150 | 100 |  |  | 500 | 50 | 200 | 120 | 1000 |" in text
+    assert "| candidates | framework | parse | fetch | score | serialize | fetch, processor |" in text
+    assert "| 1,000 | 150 | 100 | 200 | 500 | 50 | 200 | 1000 |" in text
+    # From Redis the fetch's own work is less than its waiting.
+    assert "| 1,000 | 150 | 100 | 200 | 500 | 50 | 120 | 1000 |" in text
     assert "Neither fetch nor score, local store, 1,000 candidates: 300 µs." in text
     assert note(PLACE) in text
 
@@ -75,15 +74,14 @@ def test_peers_are_compared_with_the_better_of_our_local_stores() -> None:
 
 
 def test_what_stands_in_the_way_of_a_multiple_that_was_not_reached() -> None:
-    """Four times 200 requests a second leave 1,250 us; of 1,000 us, 500 score, 50 gather and 150 find ids."""
+    """Four times 200 requests a second leave 1,250 us; of 1,000 us, 500 score and 200 find ids."""
     names = ("plain_fastapi", "bentoml", "litserve", "rayserve")
     ratios = {"ours_float16": dict.fromkeys(names, 10.0) | {"bentoml": 3.5}}
     peers = {"ratios": ratios, "throughput": {name: {"requests_per_s": 200.0} for name in names}}
     text = targets({"peers": peers, "request_stages": stages_result()})
     assert "| throughput to BentoML | ≥ 4× | 3.50× | **no** |" in text
-    assert "a request takes 1,000 µs of the core, of which scoring takes 500" in text
-    assert "gathering rows from memory 50, finding ids 150 and everything else 300." in text
-    assert "would leave it 1,250 µs (BentoML); scoring and gathering alone are 550." in text
+    assert "a request takes 1,000 µs of the core, of which reading and scoring rows takes 500, finding ids 200" in text
+    assert "and everything else 300. The multiples not reached would leave it 1,250 µs (BentoML)." in text
     ratios["ours_float16"]["bentoml"] = 4.5
     assert "in the way" not in targets({"peers": peers, "request_stages": stages_result()})
 

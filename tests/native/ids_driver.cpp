@@ -1,5 +1,6 @@
-// Looks up ids, sound and senseless, in tables, sound and damaged, each in a buffer that ends where its content does, so
-// that AddressSanitizer sees a byte read behind it; answers are held against a search through all keys. Run as
+// Looks up ids, sound and senseless, in tables, sound and damaged, and reads them from JSON, each in a buffer that ends
+// where its content does, so that AddressSanitizer sees a byte read behind it; answers are held against a search through
+// all keys, and against what was written into the JSON. Run as
 //   ids_driver SEED COUNT  prints how many requests were held, or the first that is wrong and exits with 1
 #include <algorithm>
 #include <cstdio>
@@ -179,6 +180,39 @@ bool is_held() {
   return true;
 }
 
+// What was read of an array in a text of its exact size is what was written into it; what was damaged stays in bounds.
+bool is_read() {
+  static const char* const spaces[] = {"", "", " ", "\n\t", "\r"};
+  const auto space = [] { return spaces[below(5)]; };
+  const int64_t n = 1 + below(below(2) ? 4 : 60);
+  std::string before = random_text(20, "{:\"x"), array = "[", joined;
+  for (int64_t i = 0; i < n; ++i) {
+    const bool is_integer = below(2) != 0;
+    const std::string id = is_integer ? std::to_string((int64_t)generator() >> (5 + below(59)))
+                                      : random_text(below(2) ? 30 : 9, "abcdefgh /[]{},:-019~\x7f");
+    array += (i == 0 ? "" : ",") + std::string(space()) + (is_integer ? id : "\"" + id + "\"") + space();
+    joined += (i == 0 ? "" : std::string(1, '\0')) + id;
+  }
+  array += "]";
+  std::string json = before + array + random_text(12, "]},\"");
+  int64_t num_joined = 0, num_ids = 0;
+  std::unique_ptr<char[]> written;
+  const auto read = [&] {
+    const Exact exact(json);
+    const int64_t start = (int64_t)(before.size() < json.size() ? before.size() : json.size());
+    written.reset(new char[json.size() - start]);
+    return rt_join_ids(exact.bytes.get(), (int64_t)json.size(), start, written.get(), &num_joined, &num_ids);
+  };
+  if (read() != (int64_t)(before.size() + array.size()) || num_ids != n) return false;
+  if (std::string(written.get(), num_joined) != joined) return false;
+  for (int64_t i = below(4); i > 0 && !json.empty(); --i) {
+    if (below(2)) json[below((int64_t)json.size())] = (char)generator();
+    if (below(2)) json.resize(below((int64_t)json.size() + 1));
+  }
+  read();
+  return true;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -186,7 +220,7 @@ int main(int argc, char** argv) {
   generator.seed(strtoull(argv[1], nullptr, 10));
   const long count = atol(argv[2]);
   for (long i = 0; i < count; ++i) {
-    if (is_held()) continue;
+    if (is_held() && is_read()) continue;
     fprintf(stderr, "request %ld: wrong\n", i);
     return 1;
   }

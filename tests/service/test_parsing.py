@@ -143,4 +143,5 @@ def test_no_function_of_python_is_called_for_each_id(kind: str) -> None:
             sys.setprofile(None)
         return len(events)
 
-    assert num_calls(10) == num_calls(500)
+    num_calls(200)  # what is done once is done
+    assert num_calls(200) == num_calls(500)

@@ -33,6 +33,33 @@ class Found(NamedTuple):
     """How many more had a row of another tag."""
 
 
+class JoinedArray(NamedTuple):
+    """Ids as they stand in a JSON array."""
+
+    joined: bytes
+    """Their UTF-8, an integer's its digits, with a NUL between each two: as ``NativeIds.find_texts`` takes them."""
+    num_ids: int
+    end: int
+    """Offset behind the array."""
+
+
+def join_ids(json: bytes, start: int) -> JoinedArray | None:
+    """The ids of the JSON array that begins at an offset; NativeError if the library cannot be loaded.
+
+    Returns:
+        None if it is not an array of strings of ASCII without escapes and of integers of up to 18 digits, at least one.
+        So a parser must be asked, right or wrong as it may be.
+    """
+    if not 0 <= start < len(json):
+        return None
+    joined = np.empty(len(json) - start, dtype=np.uint8)
+    size, count = ctypes.c_int64(), ctypes.c_int64()
+    end: int = library().rt_join_ids(
+        json, len(json), start, _address(joined), ctypes.byref(size), ctypes.byref(count)
+    )  # fmt: skip
+    return None if end < 0 else JoinedArray(joined[: size.value].tobytes(), count.value, end)
+
+
 class NativeIds:
     """The ids of one table. Holds no copy of them. Safe to call from several threads at once.
 

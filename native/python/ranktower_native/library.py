@@ -11,7 +11,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 TAG_BYTES = 8
 """In front of each row's values: the release's tag."""
 _NAME = "libranktower_native.dylib" if sys.platform == "darwin" else "libranktower_native.so"
@@ -103,6 +103,8 @@ def _declare(loaded: ctypes.CDLL) -> None:
         find.argtypes = [pointer, pointer, pointer, integer, integer, pointer, pointer, pointer]
     loaded.rt_find_integers.restype = integer
     loaded.rt_find_integers.argtypes = [pointer, pointer, pointer, integer, pointer, pointer, pointer]
+    loaded.rt_join_ids.restype = integer
+    loaded.rt_join_ids.argtypes = [pointer, integer, integer, pointer, pointer, pointer]
 
 
 def paths() -> list[str]:

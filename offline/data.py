@@ -18,6 +18,7 @@ from ranktower.data.tables import Tables, validate_tables, write_tables
 _SIMULATOR_FLAGS = {
     "--users": "num_users",
     "--items": "num_items",
+    "--interests": "num_interests",
     "--requests-per-user": "requests_per_user",
     "--recalled": "num_recalled",
     "--ranked": "num_ranked",
@@ -30,6 +31,7 @@ _SIMULATOR_FLAGS = {
 _HELP = {
     "--users": "number of users",
     "--items": "number of items",
+    "--interests": "tastes of a user, who likes an item as much as the one that likes it best",
     "--requests-per-user": "mean number of requests of a user",
     "--recalled": "items that recall finds for a request",
     "--ranked": "of those, items that pre-ranking passes on",

@@ -165,7 +165,10 @@ class _DatasetPage:
 
     def _shapes(self) -> list[str]:
         shapes = self.rows.get("heads", [])
-        drawn = plots.draw_quality_by_cost(self.rows.get("1", []), shapes, self.cost, self._plot("quality-by-cost"))
+        groups = {"models": self.rows.get("1", [])}
+        for of in shapes:
+            groups.setdefault(f"{self.protocol.models[of.row.model].title} by shape", []).append(of)
+        drawn = plots.draw_quality_by_cost(groups, self.cost, self._plot("quality-by-cost"))
         table = [sections.shapes(shapes, self.cost, k=self.k["full_corpus"])] if shapes else []
         return ["### Quality against cost", *table, *self._picture("quality-by-cost", drawn)]
 

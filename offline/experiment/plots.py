@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,25 +17,22 @@ from offline.experiment.sections import cost_of
 _NDCG = ("metrics", "full_corpus", "ndcg")
 
 
-def draw_quality_by_cost(
-    models: Sequence[RowResults], shapes: Sequence[RowResults], cost: dict[str, Any] | None, path: Path
-) -> bool:
-    """NDCG against microseconds a candidate; returns whether there was anything to draw."""
-    groups = [("models", models, "#1f6fb4"), ("RankTower by shape", shapes, "#e6550d")]
+def draw_quality_by_cost(groups: Mapping[str, Sequence[RowResults]], cost: dict[str, Any] | None, path: Path) -> bool:
+    """NDCG against microseconds a candidate, each group in a colour; returns whether there was anything to draw."""
     points = {
         label: [(cost_of(cost, of).get("us"), of.mean(*_NDCG), of.row.title) for of in rows]
-        for label, rows, _ in groups
+        for label, rows in groups.items()
     }
     drawn = {label: [point for point in of if None not in point] for label, of in points.items()}
     if not any(drawn.values()) or cost is None:
         return False
     with _figure_file(path, width=8, height=4.5) as figure:
         axes = figure.subplots()
-        for label, _, colour in groups:
-            if drawn[label]:
-                us, ndcg, titles = zip(*drawn[label], strict=True)
+        for label, of in drawn.items():
+            if of:
+                us, ndcg, titles = zip(*of, strict=True)
                 times = np.array(us) / cost["options"]["num_candidates"]
-                axes.scatter(times, ndcg, color=colour, label=label)
+                axes.scatter(times, ndcg, label=label)
                 for x, y, title in zip(times, ndcg, titles, strict=True):
                     axes.annotate(title, (x, y), xytext=(5, 3), textcoords="offset points", fontsize=8)
         axes.set(xscale="log", xlabel="µs a candidate, one thread", ylabel="NDCG, full corpus")

@@ -132,13 +132,14 @@ def learning_curve(rows: Sequence[RowResults], *, k: int) -> str:
 
 
 def shapes(rows: Sequence[RowResults], cost: dict[str, Any] | None, *, k: int) -> str:
-    """Quality and cost over RankTower's shape."""
-    head = ["", f"Recall@{k}", f"NDCG@{k}", "parameters", "serving µs"]
+    """Quality and cost over the shape of what is stored."""
+    head = ["", "floats of an item", f"Recall@{k}", f"NDCG@{k}", "parameters", "serving µs"]
     lines = []
     for of in rows:
         measured = [spread(of.values(*_CORPUS, name)) for name in METRICS]
         served = number(cost_of(cost, of).get("us"))
-        lines.append([of.row.title, *measured, number(of.mean("training", "num_parameters")), served])
+        floats = number(of.model["width"] * of.model.get("num_item_heads", 1))
+        lines.append([of.row.title, floats, *measured, number(of.mean("training", "num_parameters")), served])
     return markdown(head, lines)
 
 

@@ -20,6 +20,7 @@ class SimulatorOptions:
         num_ranked: of those, the items that pre-ranking passes on to ranking.
         num_impressions: of those, the items that are shown.
         latent_size: length of the hidden vectors of users and items.
+        num_interests: hidden vectors of a user, who likes an item as much as the one that likes it best.
         num_categories: clusters that users and items gather around.
         num_tags: different values of the items' multi-valued feature.
         popularity_exponent: Zipf exponent of how often recall finds an item; 0 is no skew.
@@ -35,6 +36,7 @@ class SimulatorOptions:
     num_ranked: int = 14
     num_impressions: int = 8
     latent_size: int = 16
+    num_interests: int = 1
     num_categories: int = 24
     num_tags: int = 64
     popularity_exponent: float = 0.8

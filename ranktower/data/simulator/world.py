@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import polars as pl
@@ -43,11 +44,11 @@ class World:
     """Latent factors.
 
     Attributes:
-        user_factors: float32 [num_users, latent_size].
+        user_factors: float32 [num_users, num_interests, latent_size].
         item_factors: float32 [num_items, latent_size].
         quality: float32 [num_items], what an item is worth to everybody.
-        taste: float32 [num_users, num_categories], how near a user is to each cluster.
-        segment: int [num_users], the cluster of each user.
+        taste: float32 [num_users, num_categories], how near a user's nearest interest is to each cluster.
+        segment: int [num_users], the cluster of each user's first interest.
         category: int [num_items], the cluster of each item.
         popularity: float64 [num_items], weights of recall, sum 1.
     """
@@ -61,27 +62,31 @@ class World:
     popularity: NDArray[np.float64]
 
     def affinity(self, user_rows: NDArray[np.integer], item_rows: NDArray[np.integer]) -> NDArray[np.float32]:
-        """True affinity ``<u, v> / sqrt(latent_size) + quality`` of pairs; the two shapes broadcast."""
-        users, items = self.user_factors[user_rows], self.item_factors[item_rows]
-        scale = np.float32(self.user_factors.shape[1] ** -0.5)
-        affinity: NDArray[np.float32] = np.einsum("...d,...d->...", users, items) * scale + self.quality[item_rows]
+        """True affinity ``max <u, v> / sqrt(latent_size) + quality`` of pairs, over the user's interests ``u``; the two
+        shapes broadcast."""
+        items = self.item_factors[item_rows]
+        # One interest at a time: the pairs of a whole log take their memory once.
+        interests = (self.user_factors[:, k] for k in range(self.user_factors.shape[1]))
+        products = (np.einsum("...d,...d->...", factors[user_rows], items) for factors in interests)
+        scale = np.float32(items.shape[-1] ** -0.5)
+        affinity: NDArray[np.float32] = reduce(np.maximum, products) * scale + self.quality[item_rows]
         return affinity
 
 
 def make_world(options: SimulatorOptions, rng: np.random.Generator) -> World:
     """Draw users and items around common clusters, and the items' popularity, which follows quality in part."""
     centres = rng.standard_normal((options.num_categories, options.latent_size), dtype=np.float32)
-    segment = rng.integers(options.num_categories, size=options.num_users)
+    segments = rng.integers(options.num_categories, size=(options.num_users, options.num_interests))
     category = rng.integers(options.num_categories, size=options.num_items)
-    users, items = _around(centres[segment], rng), _around(centres[category], rng)
+    users, items = _around(centres[segments], rng), _around(centres[category], rng)
     quality = 0.5 * rng.standard_normal(options.num_items, dtype=np.float32)
     fame = quality + 0.5 * rng.standard_normal(options.num_items, dtype=np.float32)
     weights = np.empty(options.num_items)
     weights[np.argsort(-fame, kind="stable")] = np.arange(1, options.num_items + 1) ** -float(
         options.popularity_exponent
     )
-    taste = users @ centres.T * np.float32(options.latent_size**-0.5)
-    return World(users, items, quality, taste, segment, category, weights / weights.sum())
+    taste = (users @ centres.T * np.float32(options.latent_size**-0.5)).max(axis=1)
+    return World(users, items, quality, taste, segments[:, 0], category, weights / weights.sum())
 
 
 def _around(centres: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -91,11 +96,11 @@ def _around(centres: NDArray[np.float32], rng: np.random.Generator) -> NDArray[n
 
 def user_table(world: World, rng: np.random.Generator) -> pl.DataFrame:
     """``segment`` is the user's cluster, ``interests`` the nearest categories with noise, ``age`` one direction of the
-    latent vector with noise; ``region`` carries nothing, as some features of real data do.
+    first interest with noise; ``region`` carries nothing, as some features of real data do.
     """
     num_users = len(world.user_factors)
     interests = _nearest(world.taste, rng)
-    age = np.clip(40 + 12 * _direction(world.user_factors, rng) + 4 * rng.standard_normal(num_users), 13, 99)
+    age = np.clip(40 + 12 * _direction(world.user_factors[:, 0], rng) + 4 * rng.standard_normal(num_users), 13, 99)
     return pl.DataFrame(
         {
             "user_id": np.arange(FIRST_USER_ID, FIRST_USER_ID + num_users),

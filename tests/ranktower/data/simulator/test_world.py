@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -29,7 +31,7 @@ def items(world: World) -> pl.DataFrame:
 
 def small_world() -> World:
     return World(
-        user_factors=np.array([[1, 2, 0, 0], [0, 0, 3, 1]], dtype=np.float32),
+        user_factors=np.array([[[1, 2, 0, 0]], [[0, 0, 3, 1]]], dtype=np.float32),
         item_factors=np.array([[2, 1, 0, 0], [0, 0, 0, 4], [1, 1, 1, 1]], dtype=np.float32),
         quality=np.array([0.5, -1.0, 0.0], dtype=np.float32),
         taste=np.zeros((2, 1), dtype=np.float32),
@@ -44,6 +46,23 @@ def test_affinity_by_hand() -> None:
     affinity = small_world().affinity(np.array([0, 1]), np.array([0, 1]))
     assert affinity.tolist() == [2.5, 1.0]
     assert affinity.dtype == np.float32
+
+
+def test_of_several_interests_the_best_counts() -> None:
+    world = small_world()
+    both = replace(world, user_factors=world.user_factors.reshape(1, 2, 4))
+    items = np.arange(3)
+    single = world.affinity(np.arange(2)[:, None], items[None, :])
+    assert both.affinity(np.array([0]), items).tolist() == single.max(axis=0).tolist()
+
+
+def test_several_interests_lie_in_several_clusters() -> None:
+    world = make_world(replace(OPTIONS, num_interests=3), np.random.default_rng(5))
+    assert world.user_factors.shape == (3000, 3, OPTIONS.latent_size)
+    far = np.linalg.norm(world.user_factors[:, 0] - world.user_factors[:, 1], axis=1)
+    assert float(np.median(far)) > 4  # sqrt(2 d) = 5.7 apart, as independent ones are
+    first, more = make_world(OPTIONS, np.random.default_rng(5)), world
+    assert (more.taste > 1.5).sum() > 2 * (first.taste > 1.5).sum()
 
 
 def test_affinity_broadcasts_to_all_pairs() -> None:
@@ -100,9 +119,9 @@ def test_clusters_explain_about_half_of_the_latent_vectors(
     world: World, users: pl.DataFrame, items: pl.DataFrame
 ) -> None:
     segments, categories = users["segment"].to_numpy(), items["category"].to_numpy()
-    assert 0.35 < variance_explained(world.user_factors, segments) < 0.6
+    assert 0.35 < variance_explained(world.user_factors[:, 0], segments) < 0.6
     assert 0.35 < variance_explained(world.item_factors, categories) < 0.6
-    assert variance_explained(world.user_factors, users["region"].to_numpy()) < 0.01
+    assert variance_explained(world.user_factors[:, 0], users["region"].to_numpy()) < 0.01
 
 
 def test_tags_carry_part_of_the_item(world: World, items: pl.DataFrame) -> None:

@@ -52,9 +52,9 @@ def _best(scored: Scored, top_k: int | None) -> list[dict[str, Any]]:
     """Best first; NaN sorts last, and is cut off."""
     num_scored = len(scored.scores) - len(scored.missing)
     order = np.argsort(-scored.scores, kind="stable")[: num_scored if top_k is None else min(top_k, num_scored)]
-    scores = scored.scores[order]
+    ids, scores = list(scored.candidate_ids), scored.scores[order]  # of ids left as text, all objects at once
     items: list[dict[str, Any]] = [
-        {"id": scored.candidate_ids[index], "score": score, "rank": place}
+        {"id": ids[index], "score": score, "rank": place}
         for place, (index, score) in enumerate(zip(order.tolist(), scores, strict=True), start=1)
     ]
     if scored.ages_s is not None:

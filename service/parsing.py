@@ -13,12 +13,12 @@ from typing import Any
 
 import orjson
 
+from ranktower.embedding_store.joined_ids import Id as Id  # as which the modules around know it
 from ranktower.embedding_store.joined_ids import JoinedIds
 from service.candidate_text import split_candidates
 from service.errors import MalformedError, TooManyCandidatesError
 from service.settings import Settings
 
-Id = str | int
 Features = Mapping[str, Any]
 DEFAULT_NUM_CANDIDATES = 1000
 
@@ -162,8 +162,7 @@ def _candidates(values: Any, limit: int) -> Sequence[Id]:
         raise MalformedError(f"candidate_ids: must be a list, not {kind_of(values)}")
     if len(values) > limit:
         raise TooManyCandidatesError(f"candidate_ids: {len(values)} candidates, at most {limit} are accepted")
-    kinds = {str} if type(values) is JoinedIds else set(map(type, values))
-    if not kinds <= {str, int}:
+    if type(values) is list and not set(map(type, values)) <= {str, int}:
         index = next(i for i, value in enumerate(values) if type(value) not in (str, int))
         raise MalformedError(f"candidate_ids[{index}]: {_no_id(values[index])}")
     return values

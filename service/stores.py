@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranktower.embedding_store.codec import SIDES, RowKind, Rows, Side
+from ranktower.embedding_store.joined_ids import Id
 from ranktower.embedding_store.local import LocalStore, RowTable
 from ranktower.embedding_store.overlay import Overlay, OverlayPointer
 from ranktower.embedding_store.protocol import StoredRows
@@ -22,8 +23,6 @@ from service.settings import StoreSettings
 
 if TYPE_CHECKING:
     from ranktower.embedding_store.redis import RedisStore
-
-Id = str | int
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,8 @@ class Array {
       out_ += length;
       return take('"');
     }
-    while (peek() >= ' ' && peek() != '"' && peek() != '\\') *out_++ = *at_++;
+    // The last few bytes of the text. NUL, which is what stands behind them, ends a run as well.
+    while ((not_plain((unsigned char)peek()) & 0x80) == 0) *out_++ = *at_++;
     return take('"');
   }
 

@@ -205,6 +205,10 @@ bool is_read() {
   };
   if (read() != (int64_t)(before.size() + array.size()) || num_ids != n) return false;
   if (std::string(written.get(), num_joined) != joined) return false;
+  // Wherever it stands, and whether or not the compiler's char has a sign.
+  json = before + array;
+  json[before.size() + below((int64_t)array.size())] = (char)(0x80 + below(0x80));
+  if (read() != -1) return false;
   for (int64_t i = below(4); i > 0 && !json.empty(); --i) {
     if (below(2)) json[below((int64_t)json.size())] = (char)generator();
     if (below(2)) json.resize(below((int64_t)json.size() + 1));

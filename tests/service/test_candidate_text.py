@@ -135,4 +135,4 @@ def test_objects_are_made_when_one_is_asked_for_and_once() -> None:
 def test_short_bodies_are_left_to_the_parser(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert split_candidates(b'{"user_id":1,"candidate_ids":["a"]}') is None
-    assert split_candidates(json.dumps({"user_id": 1, "candidate_ids": ["a"] * 200}).encode()) is not None
+    assert split_candidates(json.dumps({"user_id": 1, "candidate_ids": ["item"] * 500}).encode()) is not None

@@ -95,8 +95,8 @@ def _around(centres: NDArray[np.float32], rng: np.random.Generator) -> NDArray[n
 
 
 def user_table(world: World, rng: np.random.Generator) -> pl.DataFrame:
-    """``segment`` is the user's cluster, ``interests`` the nearest categories with noise, ``age`` one direction of the
-    first interest with noise; ``region`` carries nothing, as some features of real data do.
+    """``segment`` is the first interest's cluster, ``interests`` the nearest categories with noise, ``age`` one
+    direction of the first interest with noise; ``region`` carries nothing, as some features of real data do.
     """
     num_users = len(world.user_factors)
     interests = _nearest(world.taste, rng)

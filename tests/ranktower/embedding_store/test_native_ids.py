@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ranktower.embedding_store import ids as ids_module
 from ranktower.embedding_store.codec import RowLayout
 from ranktower.embedding_store.ids import IdIndex
+from ranktower.embedding_store.joined_ids import JoinedIds
 from ranktower.embedding_store.local import LocalTable
 from ranktower.embedding_store.native_ids import NativeIdIndex, open_index
 from ranktower.embedding_store.slots import build_slots
@@ -326,3 +327,13 @@ def test_a_library_that_cannot_be_loaded_leaves_the_lookup_to_python(
     (record,) = caplog.records
     assert (record.levelname, record.message) == ("WARNING", "ids are looked up in Python")
     assert "wrong ELF class" in vars(record)["fields"]["detail"]
+
+
+@pytest.mark.parametrize("keys", [np.array([-5, 3, 12, 40]), np.array([b"12", b"3", b"x", b"yy"], dtype="S8")])
+def test_ids_left_as_text_are_found_with_and_without_it(keys: NDArray[Any]) -> None:
+    ids: list[str | int] = ["3", 12, "x", "", 7, -5]
+    joined = JoinedIds(b"3\x0012\x00x\x00\x007\x00-5", len(ids), lambda: ids)
+    python, other = IdIndex(keys, build_slots(keys)), NativeIdIndex(keys, build_slots(keys))
+    expected = [found.tolist() for found in python.find(ids)]
+    assert [found.tolist() for found in python.find(joined)] == expected
+    assert [found.tolist() for found in other.find(joined)] == expected

@@ -61,8 +61,8 @@ def test_several_interests_lie_in_several_clusters() -> None:
     assert world.user_factors.shape == (3000, 3, OPTIONS.latent_size)
     far = np.linalg.norm(world.user_factors[:, 0] - world.user_factors[:, 1], axis=1)
     assert float(np.median(far)) > 4  # sqrt(2 d) = 5.7 apart, as independent ones are
-    first, more = make_world(OPTIONS, np.random.default_rng(5)), world
-    assert (more.taste > 1.5).sum() > 2 * (first.taste > 1.5).sum()
+    of_one = make_world(OPTIONS, np.random.default_rng(5))
+    assert (world.taste > 1.5).sum() > 2 * (of_one.taste > 1.5).sum()
 
 
 def test_affinity_broadcasts_to_all_pairs() -> None:

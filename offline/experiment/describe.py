@@ -21,7 +21,7 @@ def describe(workspace: Workspace, results: ResultFolder, protocol: Protocol, na
         "dataset": name,
         "title": protocol.dataset(name).title,
         "data_id": identity.data_id,
-        "teacher_id": identity.teacher_id,
+        "teacher_config": identity.teacher_config,
         "test_users": test.max_users,
         "k": test.k,
         "impressions_k": test.impressions_k,
@@ -35,6 +35,7 @@ def describe(workspace: Workspace, results: ResultFolder, protocol: Protocol, na
         {
             **known,
             **circumstances(command),
+            "teacher_id": dataset.teacher_id,
             "options": dataset.info["options"],
             "counts": dataset.info["counts"],
             "popularity": popularity,

@@ -17,10 +17,17 @@ Tuned = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class DataIdentity:
-    """The prepared data and the teacher that runs stand on; None where the data bring their own soft labels."""
+    """The prepared data and the teacher that runs stand on.
+
+    Attributes:
+        data_id: of the data's content, which is the same on every machine.
+        teacher_config: digest of how the teacher is trained; None where the data bring their own soft labels. Not its
+            ``teacher_id``, the hash of its scores: another machine's differ in their last bits, and results are to be
+            found, and gone on with, there too.
+    """
 
     data_id: str
-    teacher_id: str | None
+    teacher_config: str | None
 
 
 @dataclass(frozen=True)
@@ -49,8 +56,8 @@ class PlannedRun:
         test = self.test.model_dump(mode="json", exclude_defaults=True)
         # Left out while 0, as defaults are.
         more = [self.revision] if self.revision else []
-        of = [data.data_id, data.teacher_id, identified(self.config), test, self.train_users, self.test_users, *more]
-        return _sha256(of)
+        of = [data.data_id, data.teacher_config, identified(self.config), test, self.train_users, self.test_users]
+        return _sha256([*of, *more])
 
 
 def identified(config: TrainConfig) -> dict[str, Any]:
@@ -65,7 +72,7 @@ def identified(config: TrainConfig) -> dict[str, Any]:
 def tuning_key(protocol: Protocol, model: str, data: DataIdentity) -> str:
     """SHA-256 over what the search for a model's values depends on."""
     base = protocol.config(model, tuned={}, change=protocol.tuning.change, seed=protocol.tuning.seed)
-    content = [data.data_id, data.teacher_id, identified(base), protocol.tuning.model_dump(mode="json")]
+    content = [data.data_id, data.teacher_config, identified(base), protocol.tuning.model_dump(mode="json")]
     content.append({name: one.model_dump(mode="json") for name, one in protocol.models[model].search.items()})
     return _sha256(content)
 

@@ -53,8 +53,8 @@ class Workspace:
 
 
 def identity_of(dataset: PreparedDataset) -> DataIdentity:
-    """The ids of the data and of the teacher whose soft labels they carry."""
-    return DataIdentity(dataset.data_id, dataset.info.get("teacher_id"))
+    """What tells the data, and the teacher whose soft labels they carry, from others."""
+    return DataIdentity(dataset.data_id, dataset.info.get("teacher_config"))
 
 
 def make_workspace(name: str, entry: DatasetEntry, source: Path | None, work: Path) -> Workspace:

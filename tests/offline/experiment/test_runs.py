@@ -10,6 +10,7 @@ from offline.experiment.protocol import Protocol
 from offline.experiment.results import ResultFolder, read_json
 from offline.experiment.runs import RunTask, execute
 from offline.experiment.workspace import make_workspace
+from ranktower.training.teacher_config import TeacherConfig
 
 
 def test_every_share_of_the_users_is_compared_with_the_teacher_of_all(protocol: Protocol, tmp_path: Path) -> None:
@@ -22,7 +23,8 @@ def test_every_share_of_the_users_is_compared_with_the_teacher_of_all(protocol: 
         found = read_json(execute(RunTask(run, workspace, results, "cpu", "command")))
         assert (found["train_users"], found["test_users"]) == (run.train_users, 0.5)
         assert found["consistency"]["num_users"] == 20
-        assert found["teacher_id"] is not None
+        assert found["teacher_id"] == workspace.load().teacher_id
+        assert found["teacher_config"] == TeacherConfig.parse(entry.teacher_config, where="").digest()
         written.append({path: path.stat().st_mtime_ns for path in workspace.path.rglob("teacher-*.npz")})
     assert [len(files) for files in written] == [1, 2, 2]
     assert written[1] == written[2]

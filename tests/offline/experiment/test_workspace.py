@@ -62,7 +62,7 @@ def test_a_simulated_workspace_is_made_once(protocol: Protocol, tmp_path: Path) 
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     assert make_workspace("tiny", entry, None, tmp_path) == workspace
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
-    assert identity_of(workspace.load()).teacher_id is None
+    assert identity_of(workspace.load()).teacher_config is None
 
 
 def test_a_data_set_without_a_source_says_what_is_missing(tmp_path: Path, movielens_raw: Path) -> None:

@@ -72,7 +72,7 @@ DATA ?= $(RANKTOWER_DATA_DIR)
 experiments: install  ## the paper's tables on DATASET from its files in DATA: tuning, all runs, page; goes on where it stopped
 	$(BIN)/ranktower experiment --dataset $(DATASET) $(if $(DATA),--data $(DATA)) --tune
 	$(BIN)/ranktower experiment --dataset $(DATASET) $(if $(DATA),--data $(DATA)) --table 1 2 3 4 \
-		--extra heads learning_curve recipe cross_attention cost
+		--extra heads learning_curve recipe cross_attention pairwise_distillation cost
 
 URL ?= http://127.0.0.1:8000
 REGISTRY ?= build/demo/kuairand/registry

@@ -186,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
         "--extra",
         nargs="+",
         default=[],
-        help="what goes beyond the paper: heads, learning_curve, recipe, cross_attention, cost",
+        help="what goes beyond the paper: heads, learning_curve, recipe, cross_attention, pairwise_distillation, cost",
     )
     add("--tune", action="store_true", help="tune every model of Table 1 first, each with as many trials")
     add("--seeds", type=int, help="by default the protocol's")

@@ -35,12 +35,12 @@ demo: install  ## prepare, train, export, precompute, publish and serve; DEMO_ON
 system-packages:
 	@sh tests/install-packages.sh redis-server chromium prometheus nginx qemu-x86_64
 
-# What computes is run by two processes; what listens to a clock, as the service's tests do, has the machine to itself.
-COMPUTES := tests/ranktower tests/offline tests/model_export tests/native tests/benchmarks
+# What listens to a clock has the machine to itself; the rest is run by two processes.
+CLOCKED := tests/service tests/deploy/grafana
 
 test: install system-packages
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(COMPUTES)
-	$(BIN)/python -m pytest $(addprefix --ignore=,$(COMPUTES))
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(addprefix --ignore=,$(CLOCKED))
+	$(BIN)/python -m pytest $(CLOCKED)
 
 test-compose: install  ## builds the images and runs the stack of docker-compose.yml, where a container engine is reachable
 	RANKTOWER_TEST_STACK=1 $(BIN)/python -m pytest tests/docker

@@ -37,7 +37,7 @@ def main() -> int:
     results = _results()
     contents = {
         "README.md": {"figures": figures(results), "request": request()},
-        "docs/method.md": {"choices": choices()},
+        "docs/method.md": {"choices": choices(), "directions": directions()},
         "docs/load-testing.md": {
             "generator": generator(results.get("locust_generator")),
             "stack-run": stack_run(results.get("stack_run")),
@@ -110,6 +110,26 @@ def choices() -> str:
     ]
     lines += [f"| {row['choice']} | {row['recall']:.4f} | {row['ndcg']:.4f} |" for row in rows]
     return "\n".join(lines)
+
+
+def directions() -> str:
+    """What each distillation loss asks of a list's scores."""
+    result = latest_result("distillation_directions")
+    names = {
+        "softmax": "softmax, (14)",
+        "weighted_logloss": "weighted log loss",
+        "pairwise_logloss": "pairwise log loss",
+    }
+    rows = [
+        [names[loss], f"{of['teachers_order']:.2f}", f"{of['less_spread']:.2f}"]
+        for loss, of in result["directions"].items()
+    ]
+    head, spread = ["cosine with", "the teacher's order", "scores closer together"], result["soft_labels"]
+    return (
+        f"{table(head, rows)}\n\n"
+        f"A list's soft labels have the mean {spread['mean']:.2f} and the standard deviation {spread['deviation']:.2f}"
+        f" ({place(result)})."
+    )
 
 
 def keys(result: dict[str, Any]) -> str:

@@ -143,13 +143,15 @@ class _DatasetPage:
 
     def _consistency(self) -> list[str]:
         options = self.protocol.test.consistency
-        return [
+        blocks = [
             "### Consistency with the teacher",
             f"Of {options.num_users:,} test users the best {options.num_candidates:,} items that the retrieval model "
             "found, as the model and as the teacher order them: the part of their first 10 and 100 that they share, "
             "and the part of the teacher's first 10 that stands in the model's first 100.",
-            sections.consistency(self.rows["1"]),
         ]
+        for name, table in self.protocol.tables.items():
+            blocks += [f"Table {name}, {table.title.lower()}:", sections.consistency(self.rows[name])]
+        return blocks
 
     def _calibration(self) -> list[str]:
         options = self.protocol.test.calibration

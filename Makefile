@@ -36,7 +36,7 @@ system-packages:
 	@sh tests/install-packages.sh redis-server chromium prometheus nginx qemu-x86_64
 
 # What listens to a clock has the machine to itself; the rest is run by two processes.
-CLOCKED := tests/service tests/deploy/grafana
+CLOCKED := tests/service tests/deploy tests/test_end_to_end.py
 
 test: install system-packages
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(addprefix --ignore=,$(CLOCKED))

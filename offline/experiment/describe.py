@@ -7,7 +7,7 @@ from typing import Any
 
 from offline.experiment.protocol import Protocol
 from offline.experiment.results import ResultFolder, circumstances, read_json, write_json
-from offline.experiment.workspace import Workspace, identity_of
+from offline.experiment.workspace import Workspace
 from ranktower.training.config import POOLS
 from ranktower.training.evaluation import evaluate, popularity_scorer
 from ranktower.training.teacher_folder import TeacherFolder
@@ -16,12 +16,12 @@ from ranktower.training.teacher_folder import TeacherFolder
 def describe(workspace: Workspace, results: ResultFolder, protocol: Protocol, name: str, command: str) -> None:
     """Write ``dataset.json``, unless it is of these data, this teacher and this test already."""
     dataset, test = workspace.load(), protocol.test
-    identity = identity_of(dataset)
+    identity = workspace.identity(dataset)
     known: dict[str, Any] = {
         "dataset": name,
         "title": protocol.dataset(name).title,
         "data_id": identity.data_id,
-        "teacher_config": identity.teacher_config,
+        "teacher_key": identity.teacher_key,
         "test_users": test.max_users,
         "k": test.k,
         "impressions_k": test.impressions_k,

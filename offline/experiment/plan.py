@@ -21,13 +21,13 @@ class DataIdentity:
 
     Attributes:
         data_id: of the data's content, which is the same on every machine.
-        teacher_config: digest of how the teacher is trained; None where the data bring their own soft labels. Not its
-            ``teacher_id``, the hash of its scores: another machine's differ in their last bits, and results are to be
-            found, and gone on with, there too.
+        teacher_key: of how the teacher is trained; None where the data bring their own soft labels. Not its
+            ``teacher_id``, the hash of its scores: another machine's differ in their last bits at least, and results
+            are to be found there too.
     """
 
     data_id: str
-    teacher_config: str | None
+    teacher_key: str | None
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class PlannedRun:
         test = self.test.model_dump(mode="json", exclude_defaults=True)
         # Left out while 0, as defaults are.
         more = [self.revision] if self.revision else []
-        of = [data.data_id, data.teacher_config, identified(self.config), test, self.train_users, self.test_users]
+        of = [data.data_id, data.teacher_key, identified(self.config), test, self.train_users, self.test_users]
         return _sha256([*of, *more])
 
 
@@ -72,7 +72,7 @@ def identified(config: TrainConfig) -> dict[str, Any]:
 def tuning_key(protocol: Protocol, model: str, data: DataIdentity) -> str:
     """SHA-256 over what the search for a model's values depends on."""
     base = protocol.config(model, tuned={}, change=protocol.tuning.change, seed=protocol.tuning.seed)
-    content = [data.data_id, data.teacher_config, identified(base), protocol.tuning.model_dump(mode="json")]
+    content = [data.data_id, data.teacher_key, identified(base), protocol.tuning.model_dump(mode="json")]
     content.append({name: one.model_dump(mode="json") for name, one in protocol.models[model].search.items()})
     return _sha256(content)
 

@@ -37,6 +37,7 @@ class DatasetEntry(_Section):
         simulator: the cascade to simulate, for the data set that has no files.
         teacher: train the teacher ensemble for it; without, what soft labels its tables bring are used.
         teacher_config: of ``ranktower teach``, its defaults where left out.
+        teacher_revision: raise it when the teacher's code or defaults change, and all that it taught is done anew.
     """
 
     title: str = ""
@@ -46,6 +47,7 @@ class DatasetEntry(_Section):
     simulator: SimulatorOptions | None = None
     teacher: bool = True
     teacher_config: dict[str, Any] = {}
+    teacher_revision: int = 0
 
 
 class ModelEntry(_Section):

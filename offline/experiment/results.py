@@ -66,7 +66,7 @@ class Results:
     @property
     def data(self) -> DataIdentity:
         """What the results shown stand on."""
-        return DataIdentity(self.dataset.get("data_id", ""), self.dataset.get("teacher_config"))
+        return DataIdentity(self.dataset.get("data_id", ""), self.dataset.get("teacher_key"))
 
     def find(self, run: PlannedRun) -> dict[str, Any] | None:
         """The result of a run; None where there is none, or where a default of its options has changed since."""

@@ -14,11 +14,12 @@ from offline.experiment.calibration import calibration
 from offline.experiment.consistency import consistency, teacher_lists
 from offline.experiment.plan import PlannedRun
 from offline.experiment.results import ResultFolder, Results, circumstances, pack, write_json
-from offline.experiment.workspace import Workspace, identity_of, link_candidates, share_of_users
+from offline.experiment.workspace import Workspace, link_candidates, share_of_users
 from offline.train import run_training
 from ranktower.data.dataset import PreparedDataset
 from ranktower.data.sampling import FullStageSampler
 from ranktower.file_lock import file_lock
+from ranktower.training.checkpoint import load_about
 from ranktower.training.config import POOLS, TrainConfig
 from ranktower.training.evaluation import ModelScorer, evaluate
 from ranktower.training.run import RunFolder, load_run, read_metrics
@@ -52,13 +53,13 @@ def execute(task: RunTask) -> Path:
     Several processes may be asked for the same run: the others wait, and find it done.
     """
     dataset = task.workspace.load()
-    identity = identity_of(dataset)
+    identity = task.workspace.identity(dataset)
     path = task.results.run(task.run, identity)
     folder = RunFolder(task.workspace.path / "runs" / path.stem)
     folder.path.mkdir(parents=True, exist_ok=True)
     with file_lock(folder.path / ".lock"):
         if Results(task.results).find(task.run) is None:
-            _forget_another(folder, task.run.config)
+            _forget_another(folder, task.run.config, dataset.teacher_id)
             trained_on = share_of_users(dataset, task.run.train_users)
             with (folder.path / LOG).open("a", encoding="utf-8") as log, redirect_stdout(log):
                 candidates = _train(task, trained_on, folder)
@@ -69,7 +70,7 @@ def execute(task: RunTask) -> Path:
                     "name": task.run.name,
                     "title": task.run.title,
                     "data_id": identity.data_id,
-                    "teacher_config": identity.teacher_config,
+                    "teacher_key": identity.teacher_key,
                     "teacher_id": dataset.teacher_id,
                     "seed": task.run.config.seed,
                     "train_users": task.run.train_users,
@@ -124,9 +125,12 @@ def _training(folder: RunFolder, dataset: PreparedDataset, config: TrainConfig) 
     return {**{name: metrics[name] for name in kept}, **measured}
 
 
-def _forget_another(folder: RunFolder, config: TrainConfig) -> None:
-    """A half-done run whose configuration has got another default since cannot be gone on with."""
-    if folder.config.is_file() and TrainConfig.load(folder.config).digest() != config.digest():
+def _forget_another(folder: RunFolder, config: TrainConfig, teacher_id: str) -> None:
+    """What cannot be gone on with: a default has got another value since, or the teacher was made anew."""
+    same = not folder.config.is_file() or TrainConfig.load(folder.config).digest() == config.digest()
+    if same and folder.checkpoint.is_file():
+        same = load_about(folder.checkpoint).get("teacher_id", "") == teacher_id
+    if not same:
         for path in folder.path.iterdir():
             if path.name != ".lock":
                 path.unlink()

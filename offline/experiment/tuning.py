@@ -16,7 +16,7 @@ from offline.experiment.plan import tuning_key
 from offline.experiment.protocol import Protocol
 from offline.experiment.results import ResultFolder, circumstances, read_json, write_json
 from offline.experiment.runs import LOG
-from offline.experiment.workspace import Workspace, identity_of, keep_users, link_candidates
+from offline.experiment.workspace import Workspace, keep_users, link_candidates
 from ranktower.data.dataset import PreparedDataset
 from ranktower.file_lock import file_lock
 from ranktower.training.checkpoint import Progress
@@ -41,7 +41,7 @@ class TuningTask:
 def tune_model(task: TuningTask) -> Path:
     """Search, or go on with the search, and write every trial; returns the result file."""
     dataset = task.workspace.load()
-    identity, path = identity_of(dataset), task.results.tuning(task.model)
+    identity, path = task.workspace.identity(dataset), task.results.tuning(task.model)
     key = tuning_key(task.protocol, task.model, identity)
     folder = task.workspace.path / "tuning" / f"{task.model}-{key[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def tune_model(task: TuningTask) -> Path:
                 "key": key,
                 "model": task.model,
                 "data_id": identity.data_id,
-                "teacher_config": identity.teacher_config,
+                "teacher_key": identity.teacher_key,
                 "teacher_id": dataset.teacher_id,
                 **circumstances(task.command),
                 "best": best.params,

@@ -40,21 +40,22 @@ class Workspace:
         path: of all that is not a result.
         prepared: of ``ranktower prepare``.
         teacher: of ``ranktower teach``; None where the data bring their own soft labels, or none.
+        teacher_key: of how it is trained.
     """
 
     path: Path
     prepared: Path
     teacher: Path | None
+    teacher_key: str | None = None
 
     def load(self) -> PreparedDataset:
         """The prepared data with the teacher's soft labels."""
         dataset = PreparedDataset.load(self.prepared, verify=False)
         return dataset if self.teacher is None else with_teacher(dataset, self.teacher)
 
-
-def identity_of(dataset: PreparedDataset) -> DataIdentity:
-    """What tells the data, and the teacher whose soft labels they carry, from others."""
-    return DataIdentity(dataset.data_id, dataset.info.get("teacher_config"))
+    def identity(self, dataset: PreparedDataset) -> DataIdentity:
+        """What tells the data, loaded or a part of them, and their teacher from others."""
+        return DataIdentity(dataset.data_id, self.teacher_key)
 
 
 def make_workspace(name: str, entry: DatasetEntry, source: Path | None, work: Path) -> Workspace:
@@ -75,8 +76,15 @@ def make_workspace(name: str, entry: DatasetEntry, source: Path | None, work: Pa
     with file_lock(path / ".lock"):
         tables = _with_features(_tables(name, entry, source, path), entry.user_features, path)
         dataset, _ = prepare_folder(tables, path / "prepared", entry.prepare)
-        teacher = _teach(path, dataset.data_id, entry) if entry.teacher else None
-    return Workspace(path, path / "prepared", teacher)
+        if not entry.teacher:
+            return Workspace(path, path / "prepared", None)
+        teacher = _teach(path, dataset.data_id, entry)
+    return Workspace(path, path / "prepared", teacher, _digest(_how_taught(entry)))
+
+
+def _how_taught(entry: DatasetEntry) -> list[object]:
+    """What the protocol says of the teacher; as with runs, what is left to its default is left out."""
+    return [entry.teacher_config, *([entry.teacher_revision] if entry.teacher_revision else [])]
 
 
 def _tables(name: str, entry: DatasetEntry, source: Path | None, path: Path) -> Path:
@@ -111,7 +119,7 @@ def _with_features(tables: Path, features: Sequence[Feature], path: Path) -> Pat
 
 
 def _teach(path: Path, data_id: str, entry: DatasetEntry) -> Path:
-    folder = path / f"teacher-{_digest([data_id, entry.teacher_config])}"
+    folder = path / f"teacher-{_digest([data_id, *_how_taught(entry)])}"
     options = ["--data", str(path / "prepared"), "--out", str(folder)]
     if entry.teacher_config:
         config = folder.with_suffix(".yaml")

@@ -113,11 +113,7 @@ def check_member(path: Path, about: dict[str, Any], *, data_id: str, config: Tea
 
 
 def with_teacher(dataset: PreparedDataset, folder: Path) -> PreparedDataset:
-    """The data set with a teacher's soft labels in place of those that it came with.
-
-    Its ``info`` gets the ``teacher_id`` of these very scores, and ``teacher_config``, the digest of the configuration
-    that they came from: the same teacher made on another machine has the same, and scores that differ in their last
-    bits.
+    """The data set with a teacher's soft labels in place of those that it came with, and with its ``teacher_id``.
 
     ``data_id`` stays that of the prepared folder, which still is what a run's model is evaluated and exported on. To be
     trained on, not to be saved.
@@ -127,9 +123,8 @@ def with_teacher(dataset: PreparedDataset, folder: Path) -> PreparedDataset:
     """
     teacher = TeacherFolder(folder)
     report = teacher.read_report(dataset)
-    config = TeacherConfig.parse(report["config"], where=str(teacher.report))
     return replace(
         dataset,
         interactions=replace(dataset.interactions, teacher_scores=teacher.read_scores(report)),
-        info={**dataset.info, "teacher_id": report["teacher_id"], "teacher_config": config.digest()},
+        info={**dataset.info, "teacher_id": report["teacher_id"]},
     )

@@ -104,7 +104,7 @@ def folder(tmp_path: Path, identity: DataIdentity) -> ResultFolder:
     folder = ResultFolder(tmp_path / "results" / "tiny")
     evaluation = {"recall": 0.1, "ndcg": 0.05, "num_users": 40, "k": 20}
     counts = {"active_users": 147, "items": 300, "train": 6000, "validation": 900, "test": 1800}
-    about = {"data_id": identity.data_id, "teacher_config": identity.teacher_config, "title": "tiny cascade"}
+    about = {"data_id": identity.data_id, "teacher_key": identity.teacher_key, "title": "tiny cascade"}
     about |= {"counts": counts, "options": {"min_impressions": 20, "min_positives": 3}, "teacher": None}
     popularity = {"full_corpus": evaluation, "impressions": evaluation | {"k": 5}}
     write_json(folder.dataset, about | {"popularity": popularity})

@@ -35,7 +35,7 @@ def test_what_a_result_depends_on_changes_the_key(protocol: Protocol, identity: 
         _first(protocol, **{"loss.alpha": 3.0}),
     ]
     keys = [one.key(identity) for one in (run, *others)]
-    keys += [run.key(DataIdentity("e" * 64, identity.teacher_config)), run.key(DataIdentity(identity.data_id, None))]
+    keys += [run.key(DataIdentity("e" * 64, identity.teacher_key)), run.key(DataIdentity(identity.data_id, None))]
     assert len(set(keys)) == len(keys)
 
 

@@ -11,7 +11,6 @@ import torch
 from offline.experiment.protocol import DatasetEntry, Protocol
 from offline.experiment.workspace import (
     Workspace,
-    identity_of,
     keep_users,
     link_candidates,
     make_workspace,
@@ -62,7 +61,7 @@ def test_a_simulated_workspace_is_made_once(protocol: Protocol, tmp_path: Path) 
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     assert make_workspace("tiny", entry, None, tmp_path) == workspace
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
-    assert identity_of(workspace.load()).teacher_config is None
+    assert workspace.identity(workspace.load()).teacher_key is None
 
 
 def test_a_data_set_without_a_source_says_what_is_missing(tmp_path: Path, movielens_raw: Path) -> None:

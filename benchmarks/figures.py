@@ -115,20 +115,19 @@ def choices() -> str:
 def directions() -> str:
     """What each distillation loss asks of a list's scores."""
     result = latest_result("distillation_directions")
-    names = {
-        "softmax": "softmax, (14)",
-        "weighted_logloss": "weighted log loss",
-        "pairwise_logloss": "pairwise log loss",
-    }
+    head = ["cosine with", "up, all impressions alike", "the teacher's order", "scores closer together"]
     rows = [
-        [names[loss], f"{of['teachers_order']:.2f}", f"{of['less_spread']:.2f}"]
+        [
+            loss.replace("_", " ").replace("logloss", "log loss"),
+            *(f"{round(cosine, 2) + 0:.2f}" for cosine in of.values()),
+        ]
         for loss, of in result["directions"].items()
     ]
-    head, spread = ["cosine with", "the teacher's order", "scores closer together"], result["soft_labels"]
+    lists = result["lists"]
     return (
         f"{table(head, rows)}\n\n"
-        f"A list's soft labels have the mean {spread['mean']:.2f} and the standard deviation {spread['deviation']:.2f}"
-        f" ({place(result)})."
+        f"Within a list the soft labels have a standard deviation of {lists['deviation_of_soft_labels']:.2f}, the"
+        f" scores one of {lists['deviation_of_scores']:.2f} ({place(result)})."
     )
 
 

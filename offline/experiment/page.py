@@ -29,10 +29,11 @@ in training and validation, which is what a pre-ranker does; among **impressions
 impressions, where the cut is lower, for they are few; the paper's figures are at 100 in every table. The paper does not
 say which pool its figures are of, nor are its data these, so its figures are there for order and margins.
 
-± is the standard deviation over seeds. All seeds share one retrieval model, so its candidates and the embeddings that
-training starts from, and one teacher: ± is over the rest, which is the other weights, the sampled lists and their
-order. In the comparisons p is corrected for their number in the table (Holm); the first interval is Student's over
-users, the second a bootstrap that draws users and seeds anew.
+± is the standard deviation over seeds. On one machine all seeds share a retrieval model, so its candidates and the
+embeddings that training starts from, and a teacher: ± is over the rest, which is the other weights, the sampled lists
+and their order. Another machine trains its own two from the same configuration; how many did stands at the end of a
+data set's part. In the comparisons p is corrected for their number in the table (Holm); the first interval is
+Student's over users, the second a bootstrap that draws users and seeds anew.
 """
 
 
@@ -205,6 +206,8 @@ class _DatasetPage:
         lines = [[date, f"{cores} cores of {cpu}", f"`{command}`"] for date, cpu, cores, command in made]
         versions = sorted({f"{name} {of}" for result in shown for name, of in result["versions"].items()})
         told = f"Versions: {', '.join(versions) or DASH}."
+        if taught := {of["teacher_id"] for of in shown if of.get("teacher_id")}:
+            told += f" Teachers trained, each on another machine, from one configuration: {len(taught)}."
         return f"### How it was run\n\n{markdown(['date', 'machine', 'command'], lines)}\n\n{told}"
 
     def _plot(self, name: str) -> Path:

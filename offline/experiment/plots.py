@@ -5,40 +5,70 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.figure import Figure
 
 from offline.experiment.page_parts import RowResults
 from offline.experiment.sections import cost_of
 
 _NDCG = ("metrics", "full_corpus", "ndcg")
+# Part of the best NDCG from which on a model is drawn.
+_NEAR = 0.95
 
 
 def draw_quality_by_cost(groups: Mapping[str, Sequence[RowResults]], cost: dict[str, Any] | None, path: Path) -> bool:
-    """NDCG against microseconds a candidate, each group in a colour; returns whether there was anything to draw."""
-    points = {
-        label: [(cost_of(cost, of).get("us"), of.mean(*_NDCG), of.row.title) for of in rows]
-        for label, rows in groups.items()
-    }
-    drawn = {label: [point for point in of if None not in point] for label, of in points.items()}
-    if not any(drawn.values()) or cost is None:
+    """NDCG against microseconds a candidate, each group in a colour; returns whether there was anything to draw.
+
+    What is far behind the best is named above the axes and not drawn, so that the others can be told apart.
+    """
+    points = [] if cost is None else _points(groups, cost)
+    if not points:
         return False
-    with _figure_file(path, width=8, height=4.5) as figure:
+    lowest = _NEAR * max(of.ndcg for of in points)
+    with _figure_file(path, width=9, height=5.2) as figure:
         axes = figure.subplots()
-        for label, of in drawn.items():
-            if of:
-                us, ndcg, titles = zip(*of, strict=True)
-                times = np.array(us) / cost["options"]["num_candidates"]
-                axes.scatter(times, ndcg, label=label)
-                for x, y, title in zip(times, ndcg, titles, strict=True):
-                    axes.annotate(title, (x, y), xytext=(5, 3), textcoords="offset points", fontsize=8)
+        for number, label in enumerate(groups):
+            near = [of for of in points if of.group == label and of.ndcg >= lowest]
+            axes.scatter([of.us for of in near], [of.ndcg for of in near], label=label)
+            # The first group's names rise from their points and the others' fall, for groups share points.
+            up, anchor = (1, "bottom") if number == 0 else (-1, "top")
+            for of in near:
+                axes.annotate(
+                    of.title,
+                    (of.us, of.ndcg),
+                    xytext=(3, 4 * up),
+                    textcoords="offset points",
+                    va=anchor,
+                    rotation=35 * up,
+                    rotation_mode="anchor",
+                    fontsize=8,
+                )
+        below = ", ".join(f"{of.title} {of.ndcg:.3f}" for of in points if of.ndcg < lowest)
         axes.set(xscale="log", xlabel="µs a candidate, one thread", ylabel="NDCG, full corpus")
-        axes.margins(x=0.15)
-        axes.legend(frameon=False)
+        axes.set_title(f"below: {below}" if below else "", loc="left", fontsize=8)
+        axes.margins(x=0.12, y=0.3)
+        axes.legend(frameon=False, loc="lower right")
     return True
+
+
+class _Point(NamedTuple):
+    group: str
+    us: float
+    ndcg: float
+    title: str
+
+
+def _points(groups: Mapping[str, Sequence[RowResults]], cost: dict[str, Any]) -> list[_Point]:
+    """The rows that have both; microseconds a candidate."""
+    found = []
+    for label, rows in groups.items():
+        for of in rows:
+            us, ndcg = cost_of(cost, of).get("us"), of.mean(*_NDCG)
+            if us is not None and ndcg is not None:
+                found.append(_Point(label, us / cost["options"]["num_candidates"], ndcg, of.row.title))
+    return found
 
 
 def draw_calibration(rows: Sequence[RowResults], path: Path) -> bool:
@@ -72,6 +102,9 @@ def draw_learning_curve(rows: Sequence[RowResults], path: Path) -> bool:
         for title, points in curves.items():
             axes.plot(*zip(*sorted(points), strict=True), marker="o", label=title)
         axes.set(xscale="log", xlabel="% of the users trained on", ylabel="NDCG, full corpus")
+        shares = sorted({share for points in curves.values() for share, _ in points})
+        axes.set_xticks(shares, [f"{share:g}" for share in shares], minor=False)
+        axes.set_xticks([], minor=True)
         axes.legend(frameon=False)
     return True
 

@@ -110,16 +110,18 @@ def closed_loop(
 
     Raises:
         RuntimeError: wrk is missing or failed; nothing listens on the address.
+        ValueError: there is no body, or one has a line break.
     """
-    wrk = shutil.which("wrk")
-    if wrk is None:
-        raise RuntimeError("wrk is not on the PATH; it is in the Debian package wrk: apt-get install wrk")
     threads = min(len(cores), connections)
     with tempfile.TemporaryDirectory() as folder:
+        written = _write_bodies(folder, bodies)
+        wrk = shutil.which("wrk")
+        if wrk is None:
+            raise RuntimeError("wrk is not on the PATH; it is in the Debian package wrk: apt-get install wrk")
         script = Path(folder) / "rotate.lua"
         script.write_text(_WRK_SCRIPT, encoding="utf-8")
         command = [wrk, f"-t{threads}", f"-c{connections}", f"-d{seconds}s", f"--timeout={ANSWER_TIMEOUT_S}s"]
-        command += ["--latency", f"--script={script}", address + path, "--", str(_write_bodies(folder, bodies))]
+        command += ["--latency", f"--script={script}", address + path, "--", str(written)]
         printed = _run(command, cores, seconds)
     line = next((line for line in printed.splitlines() if line.startswith("RESULT ")), None)
     if line is None:

@@ -10,40 +10,26 @@ soft labels and two different scores count.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Self, get_args
 
-import numpy as np
 import torch
-from loss_scales import WORK, Scored, scored_lists
+from loss_scales import Scored, gradient, trained_lists
 from result_file import write_result
 from torch import Tensor
 
-from ranktower.data.dataset import PreparedDataset
-from ranktower.losses import HybridOptions, hybrid_loss
+from ranktower.losses import HybridOptions
 from ranktower.losses.hybrid import Distillation
-from ranktower.training.run import load_run
-from ranktower.training.teacher_folder import with_teacher
 
 
 def main() -> None:
     """Measure and write one result."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=WORK, help="the experiment's folder of one data set")
-    work = parser.parse_args().work
-    runs, teachers = sorted(work.glob("runs/distil-none-seed*/model.safetensors")), sorted(work.glob("teacher-*/"))
-    if not runs or not teachers:
-        sys.stdout.write(f"{work}: no run without distillation yet; run 'ranktower experiment --table 4' first\n")
-        return
-    run = load_run(runs[0].parent)
-    dataset = with_teacher(PreparedDataset.load(work / "prepared"), teachers[-1])
-    lists = scored_lists(run, dataset, np.load(run.folder.candidates, mmap_mode="r"))
-    measured_on = {"run": runs[0].parent.name, "teacher_id": dataset.teacher_id}
-    write_result("distillation_directions", measured_on | directions(lists, run.config.loss), "torch")
+    found = trained_lists(__doc__, row="distil-none", table=4)
+    if found is not None:
+        run, dataset, lists = found
+        measured_on = {"run": run.folder.path.name, "teacher_id": dataset.teacher_id}
+        write_result("distillation_directions", measured_on | directions(lists, run.config.loss), "torch")
 
 
 def directions(batches: list[Scored], loss: HybridOptions) -> dict[str, Any]:
@@ -57,7 +43,7 @@ def directions(batches: list[Scored], loss: HybridOptions) -> dict[str, Any]:
     found = {}
     for name in get_args(Distillation):
         options = replace(loss, fine_weight=0.0, coarse_weight=0.0, distillation_weight=1.0, distillation=name)
-        down = [of.way_down(batch, options) for of, batch in zip(kept, batches, strict=True)]
+        down = [torch.where(of.taught, -gradient(batch, options), 0.0) for of, batch in zip(kept, batches, strict=True)]
         found[name] = {
             "up": _mean(of.cosine(way, of.taught.float()) for of, way in zip(kept, down, strict=True)),
             "teachers_order": _mean(of.cosine(way, of.order) for of, way in zip(kept, down, strict=True)),
@@ -102,13 +88,6 @@ class _Impressions:
     @property
     def less_spread(self) -> Tensor:
         return -_without(self.scores, self.labels)
-
-    def way_down(self, batch: Scored, options: HybridOptions) -> Tensor:
-        """The loss's gradient by the scores, reversed, ``[B, L]``."""
-        scores, labels, told = batch
-        given = scores.clone().requires_grad_()
-        hybrid_loss(given, labels, options=options, **told).backward()
-        return torch.where(self.taught, -given.grad, 0.0)
 
     def cosine(self, one: Tensor, other: Tensor) -> Tensor:
         """Of each list that counts."""

@@ -38,17 +38,28 @@ Scored = tuple[Tensor, Tensor, dict[str, Tensor]]
 
 def main() -> None:
     """Measure and write one result."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    found = trained_lists(__doc__, row="ranktower", table=1)
+    if found is not None:
+        run, _, lists = found
+        write_result("loss_scales", weights(lists, run.config.loss), "torch")
+
+
+def trained_lists(
+    description: str | None, *, row: str, table: int
+) -> tuple[TrainedRun, PreparedDataset, list[Scored]] | None:
+    """The newest run of a table's row, its data and its lists; where there is none, that is said. Reads ``--work``."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--work", type=Path, default=WORK, help="the experiment's folder of one data set")
     work = parser.parse_args().work
-    runs, teachers = sorted(work.glob("runs/ranktower-seed0-*/model.safetensors")), sorted(work.glob("teacher-*/"))
+    runs, teachers = sorted(work.glob(f"runs/{row}-seed*/model.safetensors")), sorted(work.glob("teacher-*/"))
     if not runs or not teachers:
-        sys.stdout.write(f"{work}: no run of RankTower or no teacher yet; run 'ranktower experiment --table 1' first\n")
-        return
+        sys.stdout.write(
+            f"{work}: no run of {row} or no teacher yet; run 'ranktower experiment --table {table}' first\n"
+        )
+        return None
     run = load_run(max(runs, key=lambda path: path.stat().st_mtime).parent)
     dataset = with_teacher(PreparedDataset.load(work / "prepared"), teachers[-1])
-    lists = scored_lists(run, dataset, np.load(run.folder.candidates, mmap_mode="r"))
-    write_result("loss_scales", weights(lists, run.config.loss), "torch")
+    return run, dataset, scored_lists(run, dataset, np.load(run.folder.candidates, mmap_mode="r"))
 
 
 def scored_lists(run: TrainedRun, dataset: PreparedDataset, candidates: NDArray[np.int32]) -> list[Scored]:
@@ -88,13 +99,16 @@ def weights(batches: list[Scored], loss: HybridOptions) -> dict[str, Any]:
 
 
 def mean_norm(batches: list[Scored], options: HybridOptions) -> float:
-    """Mean over the lists of the norm of a list's gradient; the loss is a mean over B lists, so it is taken B times."""
-    norms = []
-    for scores, labels, told in batches:
-        given = scores.clone().requires_grad_()
-        hybrid_loss(given, labels, options=options, **told).backward()
-        norms.append(given.grad.norm(dim=1) * len(given))
-    return float(torch.cat(norms).mean())
+    """Mean over the lists of the norm of a list's gradient."""
+    return float(torch.cat([gradient(batch, options).norm(dim=1) for batch in batches]).mean())
+
+
+def gradient(batch: Scored, options: HybridOptions) -> Tensor:
+    """Of each list's loss by its scores, ``[B, L]``: the loss is a mean over B lists, so it is taken B times."""
+    scores, labels, told = batch
+    given = scores.clone().requires_grad_()
+    hybrid_loss(given, labels, options=options, **told).backward()
+    return given.grad * len(given)
 
 
 if __name__ == "__main__":

@@ -207,7 +207,7 @@ class _DatasetPage:
         versions = sorted({f"{name} {of}" for result in shown for name, of in result["versions"].items()})
         told = f"Versions: {', '.join(versions) or DASH}."
         if taught := {of["teacher_id"] for of in shown if of.get("teacher_id")}:
-            told += f" Teachers trained, each on another machine, from one configuration: {len(taught)}."
+            told += f" Teachers, each trained anew from one configuration: {len(taught)}."
         return f"### How it was run\n\n{markdown(['date', 'machine', 'command'], lines)}\n\n{told}"
 
     def _plot(self, name: str) -> Path:
